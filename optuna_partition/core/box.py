@@ -1,0 +1,316 @@
+"""Axes and boxes: what one cell of the partition means in parameters.
+
+Along one axis a cell is a pair of integers `(level, index)`: the axis was split `level` times, and
+`index` is the path of child numbers written in base `arity`. Integers identify a cell exactly; no
+side is ever compared as a float.
+
+======  =====  ==================================================  =======================
+axis    arity  a cell is                                           can be split
+======  =====  ==================================================  =======================
+float   3      `[index, index + 1) * 3**-level`, linear or log     until float resolution
+grid    3      a run of neighboring values (int, log int, step)    while it holds two
+choice  n      all choices (level 0) or one of them (level 1)      once
+======  =====  ==================================================  =======================
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+# Neighboring centers of a float axis stay this many rounding errors apart, so that they decode to
+# different numbers.
+_RESOLUTION = 64 * sys.float_info.epsilon
+
+
+class Axis(Protocol):
+    """One parameter: how its range splits and which value a cell's center stands for."""
+
+    @property
+    def name(self) -> str:
+        """Name of the parameter."""
+
+    @property
+    def arity(self) -> int:
+        """Base of the index: child `c` of `(level, index)` is `(level + 1, index * arity + c)`."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the axis has finitely many values."""
+
+    def exists(self, level: int, index: int) -> bool:
+        """Whether splits lead to the cell, for `0 <= index < arity**level`."""
+
+    def splittable(self, level: int, index: int) -> bool:
+        """Whether the cell holds two values or more that a split can tell apart."""
+
+    def children(self, level: int, index: int) -> tuple[int, ...]:
+        """Child numbers that hold a value, ascending; two values have no left child."""
+
+    def inheritor(self, level: int, index: int) -> int:
+        """Child number whose center is the parent's center, so that it needs no evaluation."""
+
+    def value(self, level: int, index: int) -> Any:
+        """Parameter value at the cell's center."""
+
+    def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
+        """Low and high edge in unit-cube lengths, exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatAxis:
+    """A continuous parameter in `[low, high]`, split linearly or in log space."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    arity: int = 3
+    finite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"range of {self.name!r} is [{self.low}, {self.high}], expected finite low < high."
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"log range of {self.name!r} starts at {self.low}, expected low > 0.")
+
+    def exists(self, level: int, index: int) -> bool:
+        """Down to float resolution."""
+        return level <= _max_float_level(self)
+
+    def splittable(self, level: int, index: int) -> bool:
+        """Whether the children's centers would still decode to different floats."""
+        return level < _max_float_level(self)
+
+    def children(self, level: int, index: int) -> tuple[int, ...]:
+        """Always left, middle and right."""
+        return (0, 1, 2)
+
+    def inheritor(self, level: int, index: int) -> int:
+        """The middle third."""
+        return 1
+
+    def value(self, level: int, index: int) -> float:
+        """Value at the cell's center."""
+        # One correctly rounded division of integers: a middle child decodes to the very same float
+        # as its parent.
+        return self.at((2 * index + 1) / (2 * 3**level))
+
+    def at(self, unit: float) -> float:
+        """Value at a position in [0, 1] of the axis."""
+        if self.log:
+            value = math.exp(math.log(self.low) * (1 - unit) + math.log(self.high) * unit)
+        else:
+            value = self.low * (1 - unit) + self.high * unit
+        return min(max(value, self.low), self.high)
+
+    def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
+        """Low and high edge in unit-cube lengths."""
+        return Fraction(index, 3**level), Fraction(index + 1, 3**level)
+
+
+@functools.cache
+def _max_float_level(axis: FloatAxis) -> int:
+    low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
+    scale = max(abs(low), abs(high), 1.0 if axis.log else sys.float_info.min)
+    # Halves keep a range as wide as the floats themselves from overflowing.
+    ratio = (high / 2 - low / 2) / scale * 2
+    return max(0, math.floor(math.log(ratio / _RESOLUTION, 3)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Grid positions `start <= k < stop`; the value at `center` is evaluated.
+
+    A middle child takes its center from its parent: its edges alone could give another one.
+    """
+
+    start: int
+    stop: int
+    center: int
+
+
+@dataclass(frozen=True, slots=True)
+class GridAxis:
+    """A parameter with ordered, finitely many values: an int, a log int, or a float with a step.
+
+    Args:
+        name: Name of the parameter.
+        values: The values in ascending order; a lazy sequence such as `range` keeps a huge grid
+            small.
+        log: Whether runs are cut in log space. The values are then consecutive positive integers.
+    """
+
+    name: str
+    values: Sequence[Any]
+    log: bool = False
+    arity: int = 3
+    finite: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that there are values."""
+        if len(self.values) == 0:
+            raise ValueError(f"{self.name!r} has no values, expected one or more.")
+        if self.log and self.values[0] < 1:
+            raise ValueError(
+                f"log range of {self.name!r} starts at {self.values[0]}, expected 1 or more."
+            )
+
+    def exists(self, level: int, index: int) -> bool:
+        """Whether every split on the way had something to split, and the run holds a value."""
+        if level == 0:
+            return True
+        parent, number = divmod(index, 3)
+        return (
+            self.exists(level - 1, parent)
+            and self.splittable(level - 1, parent)
+            and number in self.children(level - 1, parent)
+        )
+
+    def splittable(self, level: int, index: int) -> bool:
+        """Whether the run holds two values or more."""
+        run = _run(self, level, index)
+        return run.stop - run.start > 1
+
+    def children(self, level: int, index: int) -> tuple[int, ...]:
+        """Child numbers of the runs that are not empty."""
+        parts = _thirds(self, _run(self, level, index))
+        return tuple(child for child, part in enumerate(parts) if part.stop > part.start)
+
+    def inheritor(self, level: int, index: int) -> int:
+        """The middle run: it is cut around the parent's center."""
+        return 1
+
+    def value(self, level: int, index: int) -> Any:
+        """Value at the run's center."""
+        return self.values[_run(self, level, index).center]
+
+    def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
+        """Edges as shares of the number of values."""
+        run = _run(self, level, index)
+        return Fraction(run.start, len(self.values)), Fraction(run.stop, len(self.values))
+
+
+def _coordinate(axis: GridAxis, k: int) -> float:
+    """Coordinate of the boundary before grid position k: halfway between two values."""
+    return math.log(axis.values[0] + k - 0.5) if axis.log else float(k)
+
+
+def _position(axis: GridAxis, coordinate: float) -> float:
+    """Grid position of a coordinate: the inverse of `_coordinate`, not rounded."""
+    return math.exp(coordinate) - axis.values[0] + 0.5 if axis.log else coordinate
+
+
+def _centered_run(axis: GridAxis, start: int, stop: int) -> _Run:
+    """The run [start, stop) evaluated at the value whose own interval holds the middle."""
+    middle = (_coordinate(axis, start) + _coordinate(axis, stop)) / 2
+    return _Run(start, stop, min(max(math.floor(_position(axis, middle)), start), stop - 1))
+
+
+def _thirds(axis: GridAxis, run: _Run) -> tuple[_Run, _Run, _Run]:
+    """Left, middle and right part; the middle holds the center, the outer ones may be empty."""
+    low, high = _coordinate(axis, run.start), _coordinate(axis, run.stop)
+    cuts = [round(_position(axis, low + (high - low) * k / 3)) for k in (1, 2)]
+    first = max(run.start, min(cuts[0], run.center))
+    second = min(run.stop, max(cuts[1], run.center + 1))
+    if (first, second) == (
+        run.start,
+        run.stop,
+    ):  # neither cut fell inside; a split has to make progress
+        first, second = run.center, run.center + 1
+    return (
+        _centered_run(axis, run.start, first),
+        _Run(first, second, run.center),
+        _centered_run(axis, second, run.stop),
+    )
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _run(axis: GridAxis, level: int, index: int) -> _Run:
+    if level == 0:
+        return _centered_run(axis, 0, len(axis.values))
+    parent, child = divmod(index, 3)
+    return _thirds(axis, _run(axis, level - 1, parent))[child]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceAxis:
+    """A categorical parameter: it has no order, so that a split gives one cell a choice."""
+
+    name: str
+    choices: tuple[Any, ...]
+    finite: bool = True
+
+    @property
+    def arity(self) -> int:
+        """One child a choice."""
+        return len(self.choices)
+
+    def exists(self, level: int, index: int) -> bool:
+        """One split at most."""
+        return level <= 1
+
+    def splittable(self, level: int, index: int) -> bool:
+        """Once, if there are two choices or more."""
+        return level == 0 and len(self.choices) > 1
+
+    def children(self, level: int, index: int) -> tuple[int, ...]:
+        """All choices."""
+        return tuple(range(len(self.choices)))
+
+    def inheritor(self, level: int, index: int) -> int:
+        """The first choice stands for the unsplit axis."""
+        return 0
+
+    def value(self, level: int, index: int) -> Any:
+        """The choice; the first one while the axis is unsplit."""
+        return self.choices[index]
+
+    def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
+        """Edges when the choices are laid side by side."""
+        if level == 0:
+            return Fraction(0), Fraction(1)
+        return Fraction(index, len(self.choices)), Fraction(index + 1, len(self.choices))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The search space: axes in the order in which ties between equally long sides are broken.
+
+    Args:
+        axes: One axis a parameter, at least one, with different names.
+    """
+
+    axes: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        names = [axis.name for axis in self.axes]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                f"axes are named {names}, expected at least one axis and different names."
+            )
+
+    @property
+    def finite(self) -> bool:
+        """Whether the box has finitely many points."""
+        return all(axis.finite for axis in self.axes)
+
+    def decode(self, levels: Sequence[int], index: Sequence[int]) -> dict[str, Any]:
+        """Parameter values at a cell's center."""
+        return {
+            axis.name: axis.value(level, i)
+            for axis, level, i in zip(self.axes, levels, index, strict=True)
+        }
+
+    def center(self) -> dict[str, Any]:
+        """Parameter values at the center of the whole box."""
+        return {axis.name: axis.value(0, 0) for axis in self.axes}

@@ -1,0 +1,51 @@
+"""Every private Optuna name that a sampler plugin can't do without, in one place.
+
+Optuna 5 removed the public ways to write system attributes and never had a public fresh read of a
+study's trials.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.samplers import BaseSampler
+from optuna.samplers._base import _INDEPENDENT_SAMPLING_WARNING_TEMPLATE
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+
+def storage_of(study: Study) -> tuple[BaseStorage, int]:
+    """The storage, and the study's id in it; also of the study that `HyperbandPruner` filters."""
+    return study._storage, study._study_id
+
+
+def read_trials(study: Study) -> list[FrozenTrial]:
+    """All trials as the storage has them now, by number; not to be modified.
+
+    The study's own cache is filled once a trial, so it misses what another worker has just written.
+    """
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def write_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    """Write a system attribute of a running trial."""
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def is_multi_objective(study: Study) -> bool:
+    """Whether the study has several objectives."""
+    return study._is_multi_objective()
+
+
+def independent_sampling_warning(
+    sampler: BaseSampler, fallback: BaseSampler, trial: FrozenTrial, name: str
+) -> str:
+    """Optuna's own sentence for a parameter that is sampled outside the relative search space."""
+    return _INDEPENDENT_SAMPLING_WARNING_TEMPLATE.format(
+        param_name=name,
+        trial_number=trial.number,
+        independent_sampler_name=type(fallback).__name__,
+        sampler_name=type(sampler).__name__,
+        fallback_reason="it is not part of the search space that all completed trials share",
+    )

@@ -1,0 +1,373 @@
+"""The sampler behind all partition rules: read the claims, ask the rule, claim, decode."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_partition.core import cell as cells
+from optuna_partition.core.cell import Cell
+from optuna_partition.core.tree import Claim, Division, Group, Tree
+from optuna_partition.samplers._compat import (
+    independent_sampling_warning,
+    is_multi_objective,
+    read_trials,
+    storage_of,
+)
+from optuna_partition.samplers._journal import (
+    ClaimFormatError,
+    Entry,
+    Follower,
+    Journal,
+    Rule,
+    fixed_parameters,
+    is_stale,
+    read_entry,
+    resolve,
+    write_entry,
+)
+from optuna_partition.samplers._space import (
+    SearchSpace,
+    SharedSpace,
+    axis_of,
+    box_of,
+    fingerprint,
+    without_single_values,
+)
+
+_logger = logging.getLogger(__name__)
+
+# Threads of one process choose one after the other; between processes the claims decide.
+_LOCK = threading.RLock()
+
+
+class SpaceExhaustedError(optuna.TrialPruned):
+    """Every point of a finite `search_space=` has been evaluated or is being evaluated.
+
+    Inside `study.optimize` the study stops, and the trial that met this ends as pruned, without an
+    evaluation. In an ask-and-tell loop it is raised by the first `suggest_*` (or by `study.ask`
+    with fixed distributions): end the loop.
+    """
+
+
+class PartitionSampler(BaseSampler):
+    """Base of the partition samplers. It keeps no truth: all that it knows is read from the study.
+
+    Args:
+        rule: Chooses the next evaluation of a tree.
+        division: Axes along which a cell is divided.
+        group: Key by which the rule looks for leaves.
+        search_space: The parameters to search, in the order in which ties between equally long
+            sides are broken: most important first. None: the parameters that all completed trials
+            have in common, by name; the first trial then evaluates the center of each range. With
+            several workers give it, so that the second worker need not wait for the first result. A
+            finite one is enumerated once, and then the study stops.
+        max_retries: How often the cell of a failed trial is handed out again before it counts as
+            the worst.
+        claim_timeout: Seconds after which a running trial is taken for dead and its cell is free
+            again; longer than any trial takes. None for never.
+        independent_sampler: Samples parameters outside the search space. None: uniformly, seeded by
+            trial number and name.
+        warn_independent_sampling: Whether to log a warning when that happens.
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: Rule,
+        division: Division,
+        group: Group,
+        search_space: SearchSpace | None,
+        max_retries: int,
+        claim_timeout: float | None,
+        independent_sampler: BaseSampler | None,
+        warn_independent_sampling: bool,
+    ) -> None:
+        if not is_count(max_retries):
+            raise ValueError(f"max_retries is {max_retries!r}, expected an integer of 0 or more.")
+        if claim_timeout is not None and not claim_timeout > 0:
+            raise ValueError(
+                f"claim_timeout is {claim_timeout}, expected seconds above 0, or None for never."
+            )
+        self._rule = rule
+        self._division = division
+        self._group = group
+        self._search_space = _checked(search_space)
+        self._max_retries = max_retries
+        self._claim_timeout = claim_timeout
+        self._independent_sampler = independent_sampler
+        self._warn_independent_sampling = warn_independent_sampling
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start without a cache, which changes nothing but the time that the next ask takes."""
+        self._cache: _StudyCache | None = None
+        self._local = threading.local()
+        self._warned_exhausted = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the cache."""
+        dropped = ("_cache", "_local", "_warned_exhausted")
+        return {name: value for name, value in self.__dict__.items() if name not in dropped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start without a cache."""
+        self.__dict__.update(state)
+        self._forget()
+
+    # Optuna's sampler contract
+
+    def reseed_rng(self) -> None:
+        """Reseed the independent sampler; the partition itself draws no random number."""
+        if self._independent_sampler is not None:
+            self._independent_sampler.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The given search space, or the one that all completed trials share."""
+        if self._search_space is not None:
+            self._local.space_known = True
+            return without_single_values(self._search_space)
+        with _LOCK:
+            trials = read_trials(study)
+            shared = self._cache_of(study).shared_space(trials)
+            self._local.space_known = shared.known
+            # The claim that follows at once needs the same list: an RDB read costs several
+            # milliseconds.
+            self._local.snapshot = (trial.number, trials)
+            return without_single_values(dict(shared))
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Parameters at the center of the cell that the trial has claimed.
+
+        Raises:
+            ValueError: If the study has several objectives.
+            SpaceExhaustedError: If the given search space is finite and has been enumerated.
+        """
+        self._check_single_objective(study)
+        with _LOCK:
+            trials = self._snapshot(study, trial)
+            if not search_space:
+                if not getattr(self._local, "space_known", False):
+                    self._claim_unknown_root(study, trial, trials)
+                return {}
+            journal = self._cache_of(study).journal(self, study, search_space)
+            if fixed_parameters(trial).keys() & search_space.keys():
+                journal.sync(trials)
+                claim = journal.preview(self._rule)
+            else:
+                claim = journal.claim(study, trial, self._rule, trials)
+            if claim is None:
+                return self._without_claim(study, trial, search_space, journal.tree)
+            return cells.decode(journal.tree.box, claim.cell)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A parameter outside the search space: for the first trial the center of its range.
+
+        Raises:
+            ValueError: If the study has several objectives.
+        """
+        self._check_single_objective(study)
+        if _holds_unknown_root(trial):
+            return axis_of(param_name, param_distribution).value(0, 0)
+        sampler = self._fallback(trial, param_name)
+        if self._warn_independent_sampling and getattr(self._local, "space_known", False):
+            _logger.warning(independent_sampling_warning(self, sampler, trial, param_name))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell the independent sampler."""
+        if self._independent_sampler is not None:
+            self._independent_sampler.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Stop the study when this was the last point of a finite `search_space=`."""
+        if self._independent_sampler is not None:
+            self._independent_sampler.after_trial(study, trial, state, values)
+        if trial.constraints:
+            warnings.warn(
+                f"trial {trial.number} sets constraints; {type(self).__name__} ignores them.",
+                stacklevel=2,
+            )
+        if self._search_space is None or is_multi_objective(study):
+            return
+        space = without_single_values(self._search_space)
+        if not space or not box_of(space).finite:
+            return
+        with _LOCK:
+            journal = self._cache_of(study).journal(self, study, space)
+            journal.sync(read_trials(study))
+            if journal.is_last(trial, failed=state is TrialState.FAIL):
+                _stop(study)
+
+    # Parts
+
+    def _check_single_objective(self, study: Study) -> None:
+        if is_multi_objective(study):
+            raise ValueError(
+                f"the study has {len(study.directions)} objectives, expected one for "
+                f"{type(self).__name__}; take optuna.samplers.NSGAIISampler or TPESampler."
+            )
+
+    def _snapshot(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        number, trials = self._local.__dict__.pop("snapshot", (None, None))
+        return trials if number == trial.number and trials is not None else read_trials(study)
+
+    def _cache_of(self, study: Study) -> _StudyCache:
+        if self._cache is None or not self._cache.belongs_to(study):
+            self._cache = _StudyCache(study)
+        return self._cache
+
+    def _new_tree(self, search_space: SearchSpace) -> Tree:
+        return Tree(
+            box_of(search_space),
+            division=self._division,
+            group=self._group,
+            max_retries=self._max_retries,
+        )
+
+    def _claim_unknown_root(
+        self, study: Study, trial: FrozenTrial, trials: list[FrozenTrial]
+    ) -> None:
+        """Claim the center of a space that no trial has shown yet, unless it is taken."""
+
+        def rivals(fresh: list[FrozenTrial]) -> list[FrozenTrial]:
+            holders = [t for t in fresh if t.number != trial.number and _holds_unknown_root(t)]
+            return [t for t in holders if not self._has_failed(t)]
+
+        failed = sum(_holds_unknown_root(t) and self._has_failed(t) for t in trials)
+        if fixed_parameters(trial) or failed > self._max_retries or rivals(trials):
+            return
+        write_entry(study, trial, Entry(Claim(Cell((), ())), None, self._division.__name__))
+        if not resolve(study, trial, read_trials(study), rivals):
+            write_entry(study, trial, None)
+
+    def _has_failed(self, trial: FrozenTrial) -> bool:
+        return trial.state is TrialState.FAIL or is_stale(trial, self._claim_timeout)
+
+    def _without_claim(
+        self, study: Study, trial: FrozenTrial, search_space: SearchSpace, tree: Tree
+    ) -> dict[str, Any]:
+        """What to do when the rule has nothing to hand out."""
+        if tree.exhausted and self._search_space is not None:
+            _stop(study)
+            raise SpaceExhaustedError(
+                f"all {len(tree.leaves)} points over {sorted(search_space)} have been "
+                "handed out; enlarge it, or end the study here."
+            )
+        if tree.exhausted and not self._warned_exhausted:
+            # Trials may suggest more than they have in common, so that the study need not be at its
+            # end.
+            self._warned_exhausted = True
+            _logger.warning(
+                f"All values of {sorted(search_space)} have been tried and are repeated from here "
+                "on. Give search_space= to stop instead."
+            )
+        # Else all cells wait for the values that decide their shape: a uniform sample keeps the
+        # worker busy.
+        return {
+            name: self._fallback(trial, name).sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
+
+    def _fallback(self, trial: FrozenTrial, name: str) -> BaseSampler:
+        """The independent sampler; ours goes on in the same way when a study is resumed."""
+        if self._independent_sampler is not None:
+            return self._independent_sampler
+        return RandomSampler(seed=zlib.crc32(f"{trial.number}:{name}".encode()))
+
+
+class _StudyCache:
+    """What a sampler remembers of one study to make the next ask cheap."""
+
+    def __init__(self, study: Study) -> None:
+        self._storage, self._study_id = storage_of(study)
+        self._follower = Follower()
+        self._shared = SharedSpace()
+        self._journal: tuple[str, Journal] | None = None
+
+    def belongs_to(self, study: Study) -> bool:
+        storage, study_id = storage_of(study)
+        return storage is self._storage and study_id == self._study_id
+
+    def shared_space(self, trials: list[FrozenTrial]) -> SharedSpace:
+        for trial in self._follower.news(trials):
+            self._shared.add(trial)
+        return self._shared
+
+    def journal(
+        self, sampler: PartitionSampler, study: Study, search_space: SearchSpace
+    ) -> Journal:
+        name = fingerprint(search_space)
+        if self._journal is None or self._journal[0] != name:
+            journal = Journal(
+                search_space,
+                sampler._new_tree(search_space),
+                division=sampler._division.__name__,
+                direction=study.direction,
+                claim_timeout=sampler._claim_timeout,
+            )
+            self._journal = (name, journal)
+        return self._journal[1]
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is an integer of 0 or more, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _checked(search_space: SearchSpace | None) -> dict[str, BaseDistribution] | None:
+    if search_space is None:
+        return None
+    if not search_space:
+        raise ValueError(
+            "search_space is empty, expected names and distributions, or None to infer it."
+        )
+    for name, distribution in search_space.items():
+        if not isinstance(distribution, BaseDistribution):
+            raise TypeError(
+                f"search_space[{name!r}] is {distribution!r}, expected a distribution such as "
+                "optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)."
+            )
+        axis_of(name, distribution)
+    return dict(search_space)
+
+
+def _holds_unknown_root(trial: FrozenTrial) -> bool:
+    try:
+        entry = read_entry(trial)
+    except ClaimFormatError:
+        return False
+    return entry is not None and entry.box is None
+
+
+def _stop(study: Study) -> None:
+    try:
+        study.stop()
+    except RuntimeError:
+        _logger.info("The search space is exhausted.")  # outside optimize there is nothing to stop

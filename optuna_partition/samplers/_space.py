@@ -1,0 +1,121 @@
+"""Optuna distributions as a box, and the search space that completed trials share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, overload
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
+
+SearchSpace = Mapping[str, BaseDistribution]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRange(Sequence[float]):
+    """`low + k * step` for k below `size`, in decimals: 0.1 * 3 is 0.3, and memory is constant."""
+
+    low: float
+    step: float
+    size: int
+
+    def __len__(self) -> int:
+        """Number of values."""
+        return self.size
+
+    @overload
+    def __getitem__(self, k: int) -> float: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[float]: ...
+    def __getitem__(self, k: int | slice) -> float | list[float]:
+        """The k-th value."""
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(self.size))]
+        position = range(self.size)[k]
+        return float(Decimal(str(self.low)) + position * Decimal(str(self.step)))
+
+
+def axis_of(name: str, distribution: BaseDistribution) -> Axis:
+    """The axis of one parameter.
+
+    Raises:
+        TypeError: If the distribution is of a kind that Optuna does not ship.
+    """
+    match distribution:
+        case FloatDistribution(step=None):
+            return FloatAxis(name, distribution.low, distribution.high, distribution.log)
+        case FloatDistribution(step=float(step)):
+            low, high = Decimal(str(distribution.low)), Decimal(str(distribution.high))
+            count = int((high - low) / Decimal(str(step))) + 1
+            return GridAxis(name, StepRange(distribution.low, step, count))
+        case IntDistribution():
+            values = range(distribution.low, distribution.high + 1, distribution.step)
+            return GridAxis(name, values, distribution.log)
+        case CategoricalDistribution():
+            return ChoiceAxis(name, tuple(distribution.choices))
+    raise TypeError(
+        f"distribution of {name!r} is {distribution!r}, expected a float, int or categorical one."
+    )
+
+
+def box_of(space: SearchSpace) -> Box:
+    """The box of a search space, axes in its order."""
+    return Box(tuple(axis_of(name, distribution) for name, distribution in space.items()))
+
+
+def fingerprint(space: SearchSpace) -> str:
+    """Short name of a box: claims are coordinates in one box and mean nothing in another."""
+    text = json.dumps([[name, distribution_to_json(d)] for name, d in space.items()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_single_values(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """The parameters that have something to search; Optuna sets the others by itself."""
+    return {name: d for name, d in space.items() if not d.single()}
+
+
+class SharedSpace:
+    """The parameters that all completed trials suggested from the same distribution, by name.
+
+    Optuna's `intersection_search_space` over trials that are fed one by one: it walks all of them
+    at each call.
+    """
+
+    def __init__(self) -> None:
+        self._space: dict[str, BaseDistribution] | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether any trial has completed."""
+        return self._space is not None
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Take a finished trial into account."""
+        if trial.state is not TrialState.COMPLETE:
+            return
+        seen = trial.distributions
+        if self._space is None:
+            self._space = dict(seen)
+        else:
+            self._space = {n: d for n, d in self._space.items() if seen.get(n) == d}
+
+    def __iter__(self) -> Iterator[tuple[str, BaseDistribution]]:
+        """Name and distribution, by name."""
+        return iter(sorted((self._space or {}).items()))
+
+
+def same_parameters(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether a trial has the expected values, where it has the parameter at all."""
+    return all(parameters[name] == value for name, value in expected.items() if name in parameters)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_partition import SOOSampler
+from optuna_partition.core.cell import Cell
+from optuna_partition.core.tree import Claim, Round
+from optuna_partition.samplers import _journal
+from optuna_partition.samplers._compat import read_trials, storage_of, write_attribute
+from optuna_partition.samplers._journal import (
+    KEY,
+    ClaimFormatError,
+    Entry,
+    Follower,
+    is_stale,
+    read_entry,
+    resolve,
+    write_entry,
+)
+
+Space = dict[str, BaseDistribution]
+
+
+def new_trial(study: optuna.Study) -> FrozenTrial:
+    number = study.ask().number
+    return read_trials(study)[number]
+
+
+def reread(study: optuna.Study, trial: FrozenTrial) -> FrozenTrial:
+    return read_trials(study)[trial.number]
+
+
+@pytest.mark.parametrize("cells", [0, 3, 200])
+def test_an_entry_survives_the_storage_whatever_its_length(sqlite: str, cells: int) -> None:
+    study = optuna.create_study(storage=sqlite)
+    trial = new_trial(study)
+    selected = tuple(Cell((k, 30, 2, 1), (k, 3**30 - k, 5, 0)) for k in range(cells))
+    entry = Entry(
+        Claim(Cell((0, 1, 0, 0), (0, 2, 0, 0)), 1, Round(7, 3, selected)), "box", "rule", ("a", "b")
+    )
+    write_entry(study, trial, entry)
+    assert read_entry(reread(study, trial)) == entry
+    assert all(len(str(v)) <= 2045 for v in reread(study, trial).system_attrs.values())
+    write_entry(study, trial, None)
+    assert read_entry(reread(study, trial)) is None
+
+
+@pytest.mark.parametrize("value", [3, "", "1", "1;", "1;{}", "2;{", '1;{"box":1}', ["a"], {"a": 1}])
+def test_a_foreign_attribute_is_refused_by_the_reader(value: Any) -> None:
+    study = optuna.create_study()
+    trial = new_trial(study)
+    write_attribute(study, trial, KEY, value)
+    with pytest.raises(ClaimFormatError, match="expected a claim"):
+        read_entry(reread(study, trial))
+
+
+def test_corrupt_claims_are_ignored_with_one_warning(
+    space: Space, objective: Callable[[optuna.Trial], float]
+) -> None:
+    study = optuna.create_study(sampler=SOOSampler(search_space=space))
+    for value in ("nonsense", 7, '1;{"box":null,"division":"x","cell":[[],[1,2]],"axis":0}'):
+        trial = new_trial(study)
+        write_attribute(study, trial, KEY, value)
+        study.tell(trial.number, 1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        study.optimize(objective, n_trials=6)
+    assert len([w for w in caught if "ignored" in str(w.message)]) == 1
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 9
+
+
+def test_a_cell_that_the_box_does_not_have_is_ignored(
+    space: Space, objective: Callable[[optuna.Trial], float]
+) -> None:
+    study = optuna.create_study(sampler=SOOSampler(search_space=space))
+    study.optimize(objective, n_trials=1)
+    entry = read_entry(study.trials[0])
+    assert entry is not None
+    for cell in (
+        Cell((9,) * 6, (3**40,) * 6),
+        Cell((1,) * 3, (0,) * 3),
+        Cell((-1,) * 6, (0,) * 6),
+        Cell((0, 0, 0, 0, 0, 2), (0, 0, 0, 0, 0, 1)),
+    ):
+        trial = new_trial(study)
+        write_entry(study, trial, Entry(Claim(cell, 0), entry.box, entry.division))
+        study.tell(trial.number, 1.0)
+    with pytest.warns(UserWarning, match="ignored"):
+        study.optimize(objective, n_trials=3)
+
+
+def test_a_follower_looks_at_each_finished_trial_once() -> None:
+    study = optuna.create_study()
+    follower = Follower()
+    trials = [study.ask() for _ in range(3)]
+    assert [t.number for t in follower.news(read_trials(study))] == [0, 1, 2]
+    study.tell(trials[1], 1.0)
+    assert [t.number for t in follower.news(read_trials(study))] == [0, 1, 2]
+    study.ask()
+    assert [t.number for t in follower.news(read_trials(study))] == [0, 2, 3]
+
+
+def test_a_claim_grows_stale_only_while_its_trial_runs() -> None:
+    start = datetime.datetime.now() - datetime.timedelta(seconds=100)
+    running = optuna.create_study().ask()
+    trial = read_trials(running.study)[0]
+    trial.datetime_start = start
+    assert is_stale(trial, 99.0)
+    assert not is_stale(trial, 1000.0)
+    assert not is_stale(trial, None)
+    trial.state = TrialState.COMPLETE
+    assert not is_stale(trial, 99.0)
+
+
+class TestResolve:
+    """Who keeps a cell that two trials claim; one list of rivals for each read."""
+
+    @pytest.fixture(autouse=True)
+    def fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_journal, "_RESOLVE_SECONDS", 0.05)
+
+    def settle(
+        self,
+        mine: int,
+        rivals: list[list[int]],
+        change: Callable[[optuna.Study], None] = lambda _: None,
+    ) -> bool:
+        study = optuna.create_study()
+        for _ in range(4):
+            study.ask()
+        change(study)
+        trials = read_trials(study)
+        looks = iter(rivals)
+
+        def rivals_in(fresh: list[FrozenTrial]) -> list[FrozenTrial]:
+            return [fresh[number] for number in next(looks, rivals[-1])]
+
+        return resolve(study, trials[mine], trials, rivals_in)
+
+    def test_alone(self) -> None:
+        assert self.settle(2, [[]])
+
+    def test_a_lower_number_wins(self) -> None:
+        assert not self.settle(2, [[1]])
+
+    def test_the_lowest_waits_until_its_rivals_withdraw(self) -> None:
+        assert self.settle(1, [[2, 3], [2], []])
+
+    def test_the_lowest_gives_up_when_a_rival_never_withdraws(self) -> None:
+        assert not self.settle(1, [[2]])
+
+    def test_a_rival_with_parameters_saw_nobody_and_keeps_the_cell(self) -> None:
+        def start(study: optuna.Study) -> None:
+            storage, _ = storage_of(study)
+            trial_id = storage.get_trial_id_from_study_id_trial_number(storage_of(study)[1], 2)
+            storage.set_trial_param(trial_id, "x", 0.5, FloatDistribution(0, 1))
+
+        assert not self.settle(1, [[2]], start)
+
+    def test_a_rival_that_has_finished_keeps_the_cell(self) -> None:
+        def tell_it(study: optuna.Study) -> None:
+            study.tell(2, 1.0)
+
+        assert not self.settle(1, [[2]], tell_it)
