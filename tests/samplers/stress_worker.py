@@ -1,4 +1,7 @@
-"""One worker of the stress test: `stress_worker.py STORAGE SAMPLER SEED`, run until the space is exhausted."""
+"""One worker of the stress test: `stress_worker.py STORAGE SAMPLER SEED`.
+
+It works until the search space is exhausted.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,10 @@ def close(storage: BaseStorage) -> None:
 
 
 def make_sampler(name: str) -> PartitionSampler:
-    # Dead workers are failed by the test, as a heartbeat would do; a slow one must never be taken for dead.
-    kind = {"soo": SOOSampler, "direct": DIRECTSampler}[name]
-    return kind(search_space=SPACE, max_retries=5, claim_timeout=None)
+    # The test fails the trials of the dead, as a heartbeat would; no slow worker is taken for one.
+    if name == "soo":
+        return SOOSampler(search_space=SPACE, max_retries=5, claim_timeout=None)
+    return DIRECTSampler(search_space=SPACE, max_retries=5, claim_timeout=None)
 
 
 def objective(trial: optuna.Trial) -> float:
