@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Claim, Round, Tree
+from optuna_partition.core.claim import Claim, Round
+from optuna_partition.core.tree import Tree
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from optuna_partition.core.tree import Claim, Round, Tree
+from optuna_partition.core.claim import Claim, Round
+from optuna_partition.core.tree import Tree
 
 DepthLimit = Callable[[int], float]
 

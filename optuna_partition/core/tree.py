@@ -14,7 +14,6 @@ along several has them when all values are in, as the best ones get the largest 
 
 from __future__ import annotations
 
-import enum
 import heapq
 import math
 from collections import Counter
@@ -23,66 +22,10 @@ from dataclasses import dataclass, field
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell, child, children, parent, root, splittable_axes
+from optuna_partition.core.claim import Claim, Record, Round, Status
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What a sweep (SOO) or an iteration (DIRECT) decided when it opened.
-
-    It depends on the values known at that moment, so that it can't be derived again later.
-
-    Args:
-        number: Count of the rounds, from 1.
-        max_depth: Deepest level that the sweep visits: the depth of the tree when it opened.
-        selected: Cells that the iteration divides, in this order; only the claim that opened the
-            round holds them.
-    """
-
-    number: int
-    max_depth: int | None = None
-    selected: tuple[Cell, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One trial's evaluation.
-
-    Args:
-        cell: The cell whose center is evaluated.
-        axis: Axis along which its parent is split; None for the root.
-        round: The round in which the parent was chosen; None for the root and for a speculative
-            choice.
-    """
-
-    cell: Cell
-    axis: int | None = None
-    round: Round | None = None
-
-
-class Status(enum.Enum):
-    """What became of a claim."""
-
-    PENDING = "pending"
-    KNOWN = "known"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A claim and what became of it.
-
-    Args:
-        claim: The claim.
-        status: What became of it.
-        value: Minimized value if the status is KNOWN; +inf counts as the worst.
-    """
-
-    claim: Claim
-    status: Status
-    value: float = math.inf
 
 
 @dataclass(slots=True)
@@ -127,7 +70,7 @@ class Tree:
         self._evaluations: dict[Cell, _Evaluation] = {self.root: _Evaluation()}
         # Claimed evaluations of a cell's children, whether the cell is part of the tree already or
         # not.
-        self._claimed: dict[Cell, dict[Cell, int]] = {}
+        self._claimed: dict[Cell, set[Cell]] = {}
         self._rounds: dict[int, dict[int, Claim]] = {}
         # The part of the claims that hangs together from the root.
         self._evaluation_of: dict[Cell, Cell] = {}
@@ -190,10 +133,9 @@ class Tree:
         if claim.round is not None:
             self._rounds.setdefault(claim.round.number, {})[number] = claim
         self._settle(claim.cell, evaluation)
-        if divided is None or claim.axis is None:
+        if divided is None:
             return
-        claimed = self._claimed.setdefault(divided, {})
-        claimed[claim.cell] = claim.axis
+        self._claimed.setdefault(divided, set()).add(claim.cell)
         if divided in self._evaluation_of and divided not in self._divisions:
             self._prune(divided)
             self._grow(divided, self._evaluation_of[divided])
@@ -217,9 +159,8 @@ class Tree:
         divided = self._parent_of(claim)
         if evaluation.records or divided is None:
             return
-        claimed = self._claimed[divided]
-        del claimed[claim.cell]
-        if claimed:
+        self._claimed[divided].remove(claim.cell)
+        if self._claimed[divided]:
             return
         del self._claimed[divided]
         if divided in self._divisions:

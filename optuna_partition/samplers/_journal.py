@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition.core import cell as cells
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Claim, Record, Round, Status, Tree
+from optuna_partition.core.claim import Claim, Record, Round, Status
+from optuna_partition.core.tree import Tree
 from optuna_partition.samplers._compat import read_trials, write_attribute
 from optuna_partition.samplers._space import SearchSpace, fingerprint, same_parameters
 

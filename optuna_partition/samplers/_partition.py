@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition.core import cell as cells
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Claim, Division, Group, Tree
+from optuna_partition.core.claim import Claim
+from optuna_partition.core.tree import Division, Group, Tree
 from optuna_partition.samplers._compat import (
     independent_sampling_warning,
     is_multi_objective,

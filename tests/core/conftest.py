@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
+from optuna_partition.core.claim import Claim, Record, Status
 from optuna_partition.core.direct import direct
 from optuna_partition.core.soo import soo
-from optuna_partition.core.tree import Claim, Division, Group, Record, Status, Tree
+from optuna_partition.core.tree import Division, Group, Tree
 
 
 @dataclass(frozen=True, slots=True)

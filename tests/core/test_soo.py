@@ -11,8 +11,9 @@ from objectives import synthetic
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
+from optuna_partition.core.claim import Record, Status
 from optuna_partition.core.soo import soo
-from optuna_partition.core.tree import Record, Status, Tree
+from optuna_partition.core.tree import Tree
 
 
 def textbook_soo(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Claim, Record, Round, Status, Tree
+from optuna_partition.core.claim import Claim, Record, Round, Status
+from optuna_partition.core.tree import Tree
 
 # Fixtures of this folder hold no state.
 LAWS = settings(

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition import SOOSampler
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Claim, Round
+from optuna_partition.core.claim import Claim, Round
 from optuna_partition.samplers import _journal
 from optuna_partition.samplers._compat import read_trials, storage_of, write_attribute
 from optuna_partition.samplers._journal import (

@@ -564,5 +564,5 @@ def test_constraints_are_not_ignored_in_silence(factory: Factory) -> None:
     trial = study.ask()
     trial.suggest_float("x", 0, 1)
     trial.set_constraint("memory", 1.0)
-    with pytest.warns(UserWarning, match="sets constraints, which"):
+    with pytest.warns(UserWarning, match="sets constraints; "):
         study.tell(trial, 1.0)
