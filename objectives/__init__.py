@@ -1,0 +1,44 @@
+"""Objectives to tune: LoRA fine-tuning of a language model, and synthetic test functions.
+
+The fine-tuning classes need the extra `llm`; they are imported when they are first used, so that
+the synthetic functions work without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from objectives.config import FineTuneConfig
+from objectives.search_space import HyperParameters, SearchSpace
+
+if TYPE_CHECKING:
+    from objectives.finetune import BaseResult, FinalComparison, FineTuneObjective, TrialResult
+
+__all__ = [
+    "BaseResult",
+    "FinalComparison",
+    "FineTuneConfig",
+    "FineTuneObjective",
+    "HyperParameters",
+    "SearchSpace",
+    "TrialResult",
+]
+
+_LAZY: Final = ("BaseResult", "FinalComparison", "FineTuneObjective", "TrialResult")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module("objectives.finetune")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == __name__:
+            raise
+        raise ImportError(
+            f"{name} needs the package {package!r}; "
+            "install it with: pip install 'optuna-partition[llm]'"
+        ) from error
+    return getattr(module, name)

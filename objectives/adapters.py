@@ -1,0 +1,124 @@
+"""Adapters kept on disk: the best trial's survives the process, the others are removed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from optuna.trial import TrialState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from optuna.study import Study
+
+_RECORD: Final = "trial.json"
+_logger = logging.getLogger(__name__)
+
+
+class AdapterStore:
+    """Folders `trial-N`, each with one adapter and a record of the trial it belongs to.
+
+    A folder appears whole or not at all: it is written under another name and then renamed.
+
+    Args:
+        folder: Where the folders are; made when the first adapter is saved.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder).expanduser()
+
+    def find(self, study_name: str, number: int, parameters: Mapping[str, Any]) -> Path | None:
+        """The folder of a trial, if it is there and belongs to this trial of this study."""
+        path = self._path(number)
+        record = _read_record(path)
+        wanted = {"study": study_name, "trial": number, "parameters": dict(parameters)}
+        if record is None or any(record.get(key) != value for key, value in wanted.items()):
+            return None
+        return path
+
+    def save(
+        self,
+        study_name: str,
+        number: int,
+        parameters: Mapping[str, Any],
+        *,
+        value: float,
+        export: Callable[[Path], None],
+    ) -> Path:
+        """Write the adapter of a trial.
+
+        Args:
+            study_name: The trial's study.
+            number: The trial's number in it.
+            parameters: The trial's parameters.
+            value: The trial's result.
+            export: Writes the adapter into the folder given to it.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(number)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=self._folder))
+        try:
+            export(work)
+            record = {
+                "study": study_name,
+                "trial": number,
+                "value": value,
+                "parameters": dict(parameters),
+            }
+            (work / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            work.chmod(0o755)  # mkdtemp makes it private, which results are not
+            if path.exists():
+                _logger.warning("Replacing the adapter in %s.", path)
+                shutil.rmtree(path)
+            work.rename(path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return path
+
+    def remove_beaten(self, study: Study) -> None:
+        """Remove the folders of this study's finished trials other than the best one.
+
+        Trials that still run keep theirs: a moment later one of them may be the best.
+        """
+        trials = study.get_trials(deepcopy=False)
+        best = _best_number(study)
+        for path in self._folder.glob("trial-*"):
+            record = _read_record(path)
+            if record is None or record.get("study") != study.study_name:
+                continue
+            number = record["trial"]
+            finished = number < len(trials) and trials[number].state.is_finished()
+            if finished and number != best:
+                shutil.rmtree(path, ignore_errors=True)  # another worker may be removing it too
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"trial-{number}"
+
+
+def improves(study: Study, value: float) -> bool:
+    """Whether `value` is better than that of every completed trial."""
+    if _best_number(study) is None:
+        return True
+    better: bool = (
+        value < study.best_value if study.direction.name == "MINIMIZE" else value > study.best_value
+    )
+    return better
+
+
+def _best_number(study: Study) -> int | None:
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return None
+    return study.best_trial.number
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # no folder, or none of ours
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,172 @@
+"""Everything a fine-tuning objective needs to know, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from objectives.search_space import SearchSpace
+
+VALIDATION_LOSS: Final = "val_loss"
+TARGETS: Final = ("query", "key", "value", "projection", "mlp", "head")
+
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuneConfig:
+    """A LoRA fine-tuning objective: what is trained, on what, and how it is judged.
+
+    Attributes:
+        model: `"smollm2-135m"`, a litgpt checkpoint folder or a Hugging Face folder of a model of
+            the Llama architecture.
+        train_data: JSON file of training records in Alpaca format.
+        validation_data: JSON file of validation records in Alpaca format.
+        output_dir: Folder for the adapters that are kept; it belongs to one study.
+        search_space: Name of a preset or a space.
+        metric: `"val_loss"` (minimized) or one of `tasks` (maximized).
+        tasks: lm-eval tasks or local `.jsonl` question files to score every trial with.
+        test_tasks: Tasks for the final comparison only; none may be among `tasks`.
+        question_limit: Questions per task in `tasks`, the first ones; all by default.
+        test_question_limit: Questions per task in `test_tasks`; all by default.
+        scoring_batch_size: Questions scored at once.
+        targets: Layers that get an adapter: "query", "key", "value" and "projection" of the
+            attention, "mlp", "head". A model with tied embeddings can't adapt its head.
+        prompt_style: `"plain"` or one of litgpt's prompt styles, such as `"alpaca"`.
+        mask_prompt: Whether the loss counts the response only.
+        max_length: Longest sequence of prompt and response in tokens; longer ones are cut.
+        micro_batch_size: Samples in one forward and backward pass.
+        validation_batch_size: Samples in one forward pass of the validation.
+        epochs: Passes over the training data.
+        max_train_samples: Use only the first so many training records.
+        max_validation_samples: Use only the first so many validation records.
+        warmup_fraction: Share of the optimizer steps, in [0, 1), over which the learning rate
+            rises linearly; it then falls along a cosine.
+        reports_per_epoch: How often in an epoch the validation loss is measured and reported, at
+            fixed numbers of samples seen. The last report is the trial's result.
+        seed: Seeds the order of the data, the adapter's first weights and dropout, alike in all
+            trials, so that trials differ by their hyperparameters alone.
+        precision: Of base weights and arithmetic; adapter weights are fp32 always. "auto" is bf16
+            on a GPU and fp32 on a CPU.
+        device: "auto" is the first visible GPU if there is one.
+
+    Raises:
+        ValueError: If a value can't be used; the message says what to give instead.
+    """
+
+    model: str | Path
+    train_data: str | Path
+    validation_data: str | Path
+    output_dir: str | Path = "results"
+    search_space: str | SearchSpace = "demo"
+    metric: str = VALIDATION_LOSS
+    tasks: tuple[str, ...] = ()
+    test_tasks: tuple[str, ...] = ()
+    question_limit: int | None = None
+    test_question_limit: int | None = None
+    scoring_batch_size: int = 16
+    targets: tuple[str, ...] = ("query", "value")
+    prompt_style: str = "alpaca"
+    mask_prompt: bool = True
+    max_length: int = 256
+    micro_batch_size: int = 4
+    validation_batch_size: int = 16
+    epochs: int = 1
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None
+    warmup_fraction: float = 0.1
+    reports_per_epoch: int = 4
+    seed: int = 0
+    precision: Precision = "auto"
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_choices()
+        self._check_tasks()
+        self.space()  # an unknown preset is an error now, not at the first trial
+
+    def space(self) -> SearchSpace:
+        """The search space, looked up if it was given by name."""
+        if isinstance(self.search_space, SearchSpace):
+            return self.search_space
+        return SearchSpace.preset(self.search_space)
+
+    def _check_counts(self) -> None:
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ValueError(
+                    f"{name} is {value!r}, expected a whole number of at least {lowest}."
+                )
+        if not 0.0 <= self.warmup_fraction < 1.0:
+            raise ValueError(
+                f"warmup_fraction is {self.warmup_fraction}, expected a value in [0, 1); "
+                "0.1 is usual."
+            )
+
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {choices}.")
+        self._check_tuple("targets")
+        if not self.targets:
+            raise ValueError(f"targets is empty, expected at least one of {TARGETS}.")
+        for target in self.targets:
+            if target not in TARGETS:
+                raise ValueError(f"targets has {target!r}, expected only names of {TARGETS}.")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError(f"targets is {self.targets}, expected every name only once.")
+
+    def _check_tuple(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, tuple | list):  # a string would be taken for its letters
+            raise ValueError(f"{name} is {value!r}, expected names in a tuple.")
+
+    def _check_tasks(self) -> None:
+        self._check_tuple("tasks")
+        self._check_tuple("test_tasks")
+        if self.metric != VALIDATION_LOSS and self.metric not in self.tasks:
+            raise ValueError(
+                f"metric is {self.metric!r}, expected {VALIDATION_LOSS!r} or one of the tasks "
+                f"{self.tasks}; add it to tasks."
+            )
+        tuned = {_task_identity(task): task for task in self.tasks}
+        for task in self.test_tasks:
+            if _task_identity(task) in tuned:
+                raise ValueError(
+                    f"The task {task!r} is used for tuning, so it can't be the final test as "
+                    "well: its score would be too good. Take it out of tasks or of test_tasks."
+                )
+
+
+_LOWEST: Final = {
+    "question_limit": 1,
+    "test_question_limit": 1,
+    "scoring_batch_size": 1,
+    "max_length": 2,
+    "micro_batch_size": 1,
+    "validation_batch_size": 1,
+    "epochs": 1,
+    "max_train_samples": 1,
+    "max_validation_samples": 1,
+    "reports_per_epoch": 1,
+    "seed": 0,
+}
+_OPTIONAL: Final = (
+    "question_limit",
+    "test_question_limit",
+    "max_train_samples",
+    "max_validation_samples",
+)
+_CHOICES: Final = {"precision": ("auto", "fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
+
+
+def _task_identity(task: str) -> str:
+    """A task's name, or the file itself however its path is written."""
+    path = Path(task).expanduser()
+    return str(path.resolve()) if path.suffix == ".jsonl" else task

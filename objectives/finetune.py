@@ -1,0 +1,423 @@
+"""LoRA fine-tuning of a language model as an objective for any Optuna sampler."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from optuna import TrialPruned
+from peft import PeftModel
+
+from objectives.adapters import AdapterStore, improves
+from objectives.config import VALIDATION_LOSS
+from objectives.models.lora import LitGPTLora, huggingface_model
+from objectives.resources import load_resources
+from objectives.search_space import HyperParameters
+from objectives.timing import Stopwatch
+from objectives.training import (
+    LoraTraining,
+    NonFiniteLossError,
+    ValidationReports,
+    fit,
+    mean_loss,
+    report_points,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from lightning.pytorch import Callback
+    from optuna.study import Study
+    from optuna.trial import BaseTrial, Trial
+    from transformers import LlamaForCausalLM
+
+    from objectives.config import FineTuneConfig
+    from objectives.resources import Resources
+    from objectives.scoring import Score, Scorer
+    from objectives.search_space import Number, SearchSpace
+
+_logger = logging.getLogger(__name__)
+
+
+class OutOfMemoryError(RuntimeError):
+    """A run does not fit into memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseResult:
+    """What the untuned model reaches.
+
+    Attributes:
+        val_loss: Cross-entropy on the validation data, nats per token.
+        scores: Scores on the tuning tasks.
+    """
+
+    val_loss: float
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What one run reached, and what it cost.
+
+    Attributes:
+        value: The metric: validation loss or the score of a task.
+        val_loss: Cross-entropy on the validation data at the end, nats per token.
+        scores: Scores on the tuning tasks.
+        parameters: The hyperparameters of the run.
+        seconds: Wall-clock seconds by phase: "build", "train", "validate", "score", "other".
+        tokens_per_second: Training tokens, without padding, per second of training.
+        trainable_parameters: Numbers in the adapter.
+    """
+
+    value: float
+    val_loss: float
+    scores: tuple[Score, ...]
+    parameters: HyperParameters
+    seconds: Mapping[str, float]
+    tokens_per_second: float
+    trainable_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinalComparison:
+    """Scores on the test tasks, which no trial has seen."""
+
+    base: tuple[Score, ...]
+    tuned: tuple[Score, ...]
+
+
+class FineTuneObjective:
+    """Fine-tunes a language model with LoRA and returns how good it became.
+
+    Call it with a trial, as `study.optimize` does, or use `run` with plain hyperparameters. Base
+    weights, tokens and questions are loaded when it is made and kept for all trials; a copy that
+    was pickled for another process loads them there when they are first needed.
+
+    A run with a loss that is no longer finite is pruned. Any other exception is a failed trial.
+    Intermediate validation losses are reported only when the metric is the validation loss: a
+    sampler or pruner would otherwise compare a loss with a task's score.
+
+    Threads of one process must not run trials at once: they share torch's random generator.
+
+    Args:
+        config: What to train and how to judge it.
+        callbacks: Further Lightning callbacks for every run, such as a progress bar.
+
+    Raises:
+        ValueError: If the configuration names a model, data file or task that can't be used, or
+            the search space allows a rank above the size of an adapted layer.
+    """
+
+    def __init__(self, config: FineTuneConfig, *, callbacks: Sequence[Callback] = ()) -> None:
+        self.config = config
+        self.search_space: SearchSpace = config.space()
+        self._callbacks = tuple(callbacks)
+        self._adapters = AdapterStore(Path(config.output_dir).expanduser() / "adapters")
+        self._base_loss: float | None = None
+        self._base_scores: tuple[Score, ...] | None = None
+        self._loaded: Resources | None = load_resources(config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaded": None}
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Direction for `optuna.create_study`."""
+        return "minimize" if self.config.metric == VALIDATION_LOSS else "maximize"
+
+    @property
+    def samples_per_trial(self) -> int:
+        """Training samples that a trial sees, all epochs together, if it is not stopped early."""
+        return sum(batch.samples for batch in self._resources().train)
+
+    def __call__(self, trial: Trial | BaseTrial) -> float:
+        """Train with the hyperparameters that `trial` suggests.
+
+        Sets the user attributes "seconds" (by phase, for every trial), "tokens_per_second" and
+        "trainable_parameters", with tasks also "val_loss" and "scores"; keeps the adapter if it
+        is the best of the study so far.
+
+        Raises:
+            optuna.TrialPruned: If the trial's pruner says so or the loss is no longer finite.
+            OutOfMemoryError: If the run does not fit into memory.
+        """
+        parameters = HyperParameters.from_mapping(self.search_space.suggest(trial))
+        self._untuned_loss()  # before the clock starts: it is measured once, not for every trial
+        clock = Stopwatch()
+        try:
+            network, result = self._train(parameters, self._reporter(trial), clock)
+            self._keep_if_best(trial, network, result, clock)
+        except NonFiniteLossError as error:
+            raise TrialPruned(str(error)) from error
+        finally:
+            trial.set_user_attr("seconds", _rounded(clock.seconds()))
+        trial.set_user_attr("tokens_per_second", round(result.tokens_per_second, 1))
+        trial.set_user_attr("trainable_parameters", result.trainable_parameters)
+        if self.config.tasks:
+            trial.set_user_attr("val_loss", result.val_loss)
+            trial.set_user_attr("scores", _as_attribute(result.scores))
+        return result.value
+
+    def run(
+        self,
+        parameters: Mapping[str, Number],
+        report: Callable[[float, int], None] | None = None,
+    ) -> TrialResult:
+        """Train with given hyperparameters; the same ones give the same result, bit for bit.
+
+        Args:
+            parameters: By name; those left out take the defaults of `HyperParameters`.
+            report: Called with each validation loss and the number of samples seen so far; may
+                raise an exception to stop the run.
+
+        Raises:
+            ValueError: If a hyperparameter is unknown or outside its range.
+            NonFiniteLossError: If the loss becomes infinite or NaN.
+            OutOfMemoryError: If the run does not fit into memory.
+        """
+        checked = HyperParameters.from_mapping(parameters)
+        self._untuned_loss()  # before the clock starts, as above
+        return self._train(checked, report, Stopwatch())[1]
+
+    def base_result(self) -> BaseResult:
+        """The untuned model's validation loss and scores; each is computed once."""
+        if self._base_scores is None:
+            self._base_scores = _score(self._resources().scorer, self._untuned())
+        return BaseResult(self._untuned_loss(), self._base_scores)
+
+    def best_adapter(self, study: Study) -> Path:
+        """Folder of the best trial's adapter in PEFT format.
+
+        If it is no longer there, the best trial is trained again, which gives the same adapter on
+        the same machine.
+
+        Raises:
+            ValueError: If the study has no completed trial.
+        """
+        best = study.best_trial
+        parameters = self._parameters_of(best.params)
+        self._adapters.remove_beaten(study)
+        folder = self._adapters.find(study.study_name, best.number, parameters.as_dict())
+        if folder is not None:
+            return folder
+        _logger.warning("The adapter of trial %d is missing; training it again.", best.number)
+        network, result = self._train(parameters, None, Stopwatch())
+        return self._save(study.study_name, best.number, network, result)
+
+    def evaluate_final(self, adapter: str | Path) -> FinalComparison:
+        """Score the base model and a tuned one on the test tasks.
+
+        Args:
+            adapter: Folder of an adapter in PEFT format.
+
+        Raises:
+            ValueError: If the configuration has no test tasks.
+        """
+        loaded = self._resources()
+        if loaded.test_scorer is None:
+            raise ValueError("The configuration has no test_tasks; name at least one.")
+        tokenizer = loaded.base.tokenizer
+        base = loaded.test_scorer(self._untuned().merged_hf_model(), tokenizer)
+        return FinalComparison(base, loaded.test_scorer(self.load_tuned(adapter), tokenizer))
+
+    def load_tuned(self, adapter: str | Path) -> LlamaForCausalLM:
+        """The base model with an adapter from disk merged into it, for transformers."""
+        base = self._resources().base
+        model = huggingface_model(base, base.state_dict)
+        tuned = PeftModel.from_pretrained(model, str(Path(adapter).expanduser()))
+        # safe_merge adds to a copy of each weight; the base weights are shared.
+        merged: LlamaForCausalLM = tuned.merge_and_unload(safe_merge=True)
+        merged.train(False)
+        return merged
+
+    def _resources(self) -> Resources:
+        if self._loaded is None:
+            self._loaded = load_resources(self.config)
+        return self._loaded
+
+    def _untuned(self) -> LitGPTLora:
+        base = self._resources().base
+        return LitGPTLora(base, rank=1, alpha=1.0, targets=(), max_length=self.config.max_length)
+
+    def _untuned_loss(self) -> float:
+        if self._base_loss is None:
+            loaded = self._resources()
+            self._base_loss = mean_loss(self._untuned(), loaded.validation, bf16=loaded.bf16)
+        return self._base_loss
+
+    def _train(
+        self,
+        parameters: HyperParameters,
+        report: Callable[[float, int], None] | None,
+        clock: Stopwatch,
+    ) -> tuple[LitGPTLora, TrialResult]:
+        loaded = self._resources()
+        reason = None
+        try:
+            with _seeded(self.config.seed, loaded.device):
+                return self._train_seeded(parameters, report, clock)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+        # Only here, behind the except block, does no traceback hold the run's tensors any more.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f"A run with rank {parameters.rank}, micro_batch_size {self.config.micro_batch_size} "
+            f"and max_length {self.config.max_length} does not fit into memory ({reason}). Lower "
+            "micro_batch_size or max_length, or bound the rank in the search space."
+        )
+
+    def _train_seeded(
+        self,
+        parameters: HyperParameters,
+        report: Callable[[float, int], None] | None,
+        clock: Stopwatch,
+    ) -> tuple[LitGPTLora, TrialResult]:
+        loaded = self._resources()
+        with clock.measure("build"):
+            network = self._network(parameters)
+            training = LoraTraining(
+                network,
+                loaded.train,
+                parameters=parameters,
+                warmup_fraction=self.config.warmup_fraction,
+                bf16=loaded.bf16,
+                clock=clock,
+            )
+        reports = self._reports(network, report, clock)
+        fit(training, loaded.train, callbacks=(reports, *self._callbacks))
+        with clock.measure("score"):
+            scores = _score(loaded.scorer, network)
+        seconds = clock.seconds()
+        return network, TrialResult(
+            value=self._value(reports.loss, scores),
+            val_loss=reports.loss,
+            scores=scores,
+            parameters=parameters,
+            seconds=seconds,
+            tokens_per_second=sum(batch.tokens for batch in loaded.train) / seconds["train"],
+            trainable_parameters=network.trainable_parameters(),
+        )
+
+    def _network(self, parameters: HyperParameters) -> LitGPTLora:
+        return LitGPTLora(
+            self._resources().base,
+            rank=parameters.rank,
+            alpha=parameters.alpha,
+            dropout=parameters.dropout,
+            targets=self.config.targets,
+            max_length=self.config.max_length,
+        )
+
+    def _reports(
+        self,
+        network: LitGPTLora,
+        report: Callable[[float, int], None] | None,
+        clock: Stopwatch,
+    ) -> ValidationReports:
+        loaded = self._resources()
+
+        def validate() -> float:
+            with clock.measure("validate"):
+                return mean_loss(network, loaded.validation, bf16=loaded.bf16)
+
+        return ValidationReports(
+            at=report_points(
+                self.samples_per_trial // self.config.epochs,
+                epochs=self.config.epochs,
+                per_epoch=self.config.reports_per_epoch,
+            ),
+            validate=validate,
+            initial=self._untuned_loss(),
+            report=report,
+        )
+
+    def _reporter(self, trial: BaseTrial) -> Callable[[float, int], None] | None:
+        if self.config.metric != VALIDATION_LOSS:
+            return None
+
+        def report(loss: float, samples_seen: int) -> None:
+            trial.report(loss, step=samples_seen)
+            # At the end nothing is left to save, and a complete result tells a sampler more.
+            if samples_seen < self.samples_per_trial and trial.should_prune():
+                raise TrialPruned(f"Pruned after {samples_seen} samples at loss {loss:.4f}.")
+
+        return report
+
+    def _value(self, val_loss: float, scores: tuple[Score, ...]) -> float:
+        if self.config.metric == VALIDATION_LOSS:
+            return val_loss
+        for score in scores:
+            if score.task == self.config.metric:
+                return score.value
+        raise ValueError(
+            f"metric is {self.config.metric!r}, which has no score of its own; give one of "
+            f"{[score.task for score in scores]} as a task and as the metric."
+        )
+
+    def _parameters_of(self, suggested: Mapping[str, Number]) -> HyperParameters:
+        return HyperParameters.from_mapping({**self.search_space.fixed, **suggested})
+
+    def _keep_if_best(
+        self, trial: BaseTrial, network: LitGPTLora, result: TrialResult, clock: Stopwatch
+    ) -> None:
+        study: Study | None = getattr(trial, "study", None)
+        if study is None:  # a FixedTrial belongs to none
+            return
+        with clock.measure("save"):
+            if improves(study, result.value):
+                self._save(study.study_name, trial.number, network, result)
+            self._adapters.remove_beaten(study)
+
+    def _save(self, study_name: str, number: int, network: LitGPTLora, result: TrialResult) -> Path:
+        return self._adapters.save(
+            study_name,
+            number,
+            result.parameters.as_dict(),
+            value=result.value,
+            export=network.export_peft,
+        )
+
+
+def _score(scorer: Scorer | None, network: LitGPTLora) -> tuple[Score, ...]:
+    if scorer is None:
+        return ()
+    return scorer(network.merged_hf_model(), network.base.tokenizer)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from fresh generators and put the old ones back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch raises a plain RuntimeError when the CPU's memory is used up.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(value, 3) for phase, value in seconds.items()}
+
+
+def _as_attribute(scores: tuple[Score, ...]) -> dict[str, dict[str, float | None]]:
+    return {
+        f"{score.task} {score.metric}": {
+            "value": score.value,
+            # A standard error of one question is no number, and JSON has no NaN.
+            "stderr": score.stderr if math.isfinite(score.stderr) else None,
+        }
+        for score in scores
+    }

@@ -1,0 +1,1 @@
+"""Language models: base weights and the adapters that are trained over them."""

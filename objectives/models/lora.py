@@ -1,0 +1,295 @@
+"""litgpt's GPT with LoRA adapters over base weights that all trials share.
+
+LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from litgpt.lora import GPT, Config, LoRALinear, LoRAQKVLinear, mark_only_lora_as_trainable
+from litgpt.scripts.convert_lit_checkpoint import copy_weights_llama
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import nn
+from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from objectives.models.base import BaseModel
+
+# Names of the adapted layers in the Hugging Face model, which PEFT adapters refer to.
+_ATTENTION: Final = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
+_LINEAR: Final = {
+    "attn.proj": "self_attn.o_proj",
+    "mlp.fc_1": "mlp.gate_proj",
+    "mlp.fc_2": "mlp.up_proj",
+    "mlp.proj": "mlp.down_proj",
+}
+_PEFT_TARGETS: Final = {
+    **{target: (module,) for target, module in _ATTENTION.items()},
+    "projection": ("o_proj",),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "head": ("lm_head",),
+}
+
+
+class RankError(ValueError):
+    """A LoRA rank that is no low rank for one of the adapted layers."""
+
+
+class LitGPTLora(nn.Module):
+    """A base model with fresh LoRA adapters.
+
+    The base weights are those of `base`, not a copy, and they are never written to. Adapter
+    weights are fp32 whatever the base is, because an update of learning rate times gradient is
+    often below the resolution of bf16. B starts at zero, so the untrained model computes exactly
+    what the base model does. A is drawn from torch's global generator.
+
+    Args:
+        base: The model to adapt, on the device to train on.
+        rank: Rank of the update of each layer.
+        alpha: The update is multiplied by `alpha / rank`.
+        dropout: Share of the adapters' inputs that is dropped while training, in [0, 1].
+        targets: Layers to adapt: any of "query", "key", "value", "projection", "mlp", "head".
+        max_length: Longest sequence that will be given.
+
+    Raises:
+        RankError: If the rank exceeds the size of an adapted layer.
+        ValueError: If the head is to be adapted but shares its weights with the embedding, or the
+            model can't take sequences of `max_length`.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        targets: Sequence[str] = ("query", "value"),
+        max_length: int = 256,
+    ) -> None:
+        super().__init__()
+        check_adaptable(base, rank=rank, targets=targets, max_length=max_length)
+        self.base = base
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.targets = tuple(targets)
+        self.gpt = _build(base, rank, alpha, dropout, targets, max_length)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (samples, length, vocabulary) for ids of shape (samples, length)."""
+        logits: torch.Tensor = self.gpt(input_ids)
+        return logits
+
+    def logits_at(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (mask.sum(), vocabulary) where `mask` (samples, length) is true.
+
+        The head is the largest layer of a small model; prompts and padding do not go through it.
+        """
+        with _head_sees_only(self.gpt.lm_head, mask):
+            return self.forward(input_ids)
+
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @torch.no_grad()
+    def merged_state_dict(self) -> dict[str, torch.Tensor]:
+        """Weights in litgpt's layout with the adapters added, in the type of the base weights.
+
+        The sum is formed in fp32. Layers without an adapter are the shared tensors themselves.
+        """
+        merged = dict(self.base.state_dict)
+        for name, layer in self._adapted():
+            weight = layer.linear.weight
+            total = weight.float() + layer.get_lora_AB().float()
+            merged[f"{name}.weight"] = total.to(weight.dtype)
+        return merged
+
+    def merged_hf_model(self) -> LlamaForCausalLM:
+        """The tuned model for transformers, without an adapter."""
+        return huggingface_model(self.base, self.merged_state_dict())
+
+    def export_peft(self, folder: str | Path) -> None:
+        """Write the adapter so that `peft.PeftModel.from_pretrained` can load it.
+
+        Args:
+            folder: Gets `adapter_config.json` and `adapter_model.safetensors`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        modules = [module for target in self.targets for module in _PEFT_TARGETS[target]]
+        config = LoraConfig(
+            base_model_name_or_path=self.base.name,
+            task_type="CAUSAL_LM",
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
+            lora_dropout=self.dropout,
+            target_modules=sorted(modules),
+            inference_mode=True,
+        )
+        config.save_pretrained(str(folder))
+        tensors = {
+            f"base_model.model.{key}": tensor.detach().cpu().contiguous()
+            for key, tensor in self._peft_tensors()
+        }
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    def _adapted(self) -> Iterator[tuple[str, Any]]:
+        for name, module in self.gpt.named_modules():
+            if isinstance(module, LoRALinear) and hasattr(module, "lora_A"):
+                yield name, module
+
+    def _peft_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, layer in self._adapted():
+            for module, a, b in self._split(name, layer):
+                yield f"{module}.lora_A.weight", a
+                yield f"{module}.lora_B.weight", b
+
+    def _split(self, name: str, layer: Any) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """Hugging Face modules of a layer; litgpt keeps query, key and value in one."""
+        if name == "lm_head":
+            yield name, layer.lora_A, layer.lora_B
+            return
+        _, _, index, kind = name.split(".", maxsplit=3)  # transformer.h.0.attn.qkv
+        prefix = f"model.layers.{index}"
+        if not isinstance(layer, LoRAQKVLinear):
+            yield f"{prefix}.{_LINEAR[kind]}", layer.lora_A, layer.lora_B
+            return
+        parts = [module for target, module in _ATTENTION.items() if target in self.targets]
+        rows_a = layer.lora_A.chunk(len(parts))
+        rows_b = layer.lora_B.split(layer.qkv_shapes)
+        for module, a, b in zip(parts, rows_a, rows_b, strict=True):
+            yield f"{prefix}.self_attn.{module}", a, b
+
+
+def check_adaptable(base: BaseModel, *, rank: int, targets: Sequence[str], max_length: int) -> None:
+    """Raise if the model can't be adapted like this.
+
+    Raises:
+        RankError: If the rank exceeds the size of an adapted layer.
+        ValueError: If the head is to be adapted but shares its weights with the embedding, or the
+            model can't take sequences of `max_length`.
+    """
+    highest, layer = _smallest_layer(base, targets)
+    if rank > highest:
+        raise RankError(
+            f"The LoRA rank is (or may become) {rank}, but the {layer} layer of {base.name!r} is "
+            f"of size {highest}, above which a rank is not low. Override the search space with "
+            f"rank=(2, {highest}) or lower, or adapt other layers."
+        )
+    if "head" in targets and base.hf_config.tie_word_embeddings:
+        raise ValueError(
+            f"targets has 'head', but {base.name!r} shares the head's weights with its embedding, "
+            "and adapting one would part them. Leave 'head' out."
+        )
+    if max_length > base.config.block_size:
+        raise ValueError(
+            f"max_length is {max_length}, but {base.name!r} takes at most "
+            f"{base.config.block_size} tokens; lower it."
+        )
+
+
+def _smallest_layer(base: BaseModel, targets: Sequence[str]) -> tuple[int, str]:
+    config = base.config
+    key_value = config.n_query_groups * config.head_size
+    sizes = {
+        "query": config.n_head * config.head_size,
+        "key": key_value,
+        "value": key_value,
+        "projection": config.n_head * config.head_size,
+        "mlp": config.intermediate_size,
+        "head": config.padded_vocab_size,
+    }
+    # The other side of every layer is the width of the model.
+    return min(
+        ((min(sizes[target], config.n_embd), target) for target in targets),
+        default=(config.n_embd, "smallest"),
+    )
+
+
+def huggingface_model(base: BaseModel, state_dict: dict[str, torch.Tensor]) -> LlamaForCausalLM:
+    """A transformers model around weights in litgpt's layout, without copying them.
+
+    Args:
+        base: Says what the architecture is.
+        state_dict: `base.state_dict` or merged weights.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    copy_weights_llama(base.config, weights, state_dict)
+    with torch.device("meta"):
+        model: LlamaForCausalLM = LlamaForCausalLM(base.hf_config)  # type: ignore[no-untyped-call]
+    model.load_state_dict(weights, assign=True)
+    # The rotary frequencies are in no state dict; without this they would stay on "meta".
+    device = state_dict["lm_head.weight"].device
+    model.model.rotary_emb = LlamaRotaryEmbedding(base.hf_config, device=device)
+    model.requires_grad_(False)
+    model.train(False)
+    return model
+
+
+def place(base: BaseModel, device: torch.device) -> BaseModel:
+    """The base model with its weights on `device`; weights that are there already are shared."""
+    moved: dict[int, torch.Tensor] = {}
+    state_dict = {}
+    for key, tensor in base.state_dict.items():
+        # Tied weights are one tensor under two names and must stay so.
+        state_dict[key] = moved.setdefault(id(tensor), tensor.to(device))
+    return replace(base, state_dict=state_dict)
+
+
+def _build(
+    base: BaseModel,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: Sequence[str],
+    max_length: int,
+) -> Any:
+    config = Config(
+        **asdict(base.config),
+        lora_r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        **{f"lora_{target}": True for target in targets},
+    )
+    with torch.device("meta"):
+        gpt = GPT(config)
+    gpt.load_state_dict(base.state_dict, strict=False, assign=True)
+    device = base.state_dict["lm_head.weight"].device
+    for module in gpt.modules():
+        if isinstance(module, LoRALinear) and hasattr(module, "lora_A"):
+            _draw_adapter(module, device)
+    gpt.max_seq_length = max_length
+    gpt.cos, gpt.sin = gpt.rope_cache(device=device)  # made on "meta" with the rest
+    mark_only_lora_as_trainable(gpt)
+    if on_meta := [name for name, tensor in gpt.named_parameters() if tensor.is_meta]:
+        raise ValueError(f"{base.name!r} has no weights for {on_meta[0]!r}; load it again.")
+    return gpt
+
+
+def _draw_adapter(layer: LoRALinear, device: torch.device) -> None:
+    for name in ("lora_A", "lora_B"):
+        shape = getattr(layer, name).shape
+        setattr(layer, name, nn.Parameter(torch.empty(shape, dtype=torch.float32)))
+    layer.reset_parameters()  # drawn on the CPU, so that a GPU starts from the same numbers
+    for name in ("lora_A", "lora_B"):
+        getattr(layer, name).data = getattr(layer, name).data.to(device)
+
+
+@contextmanager
+def _head_sees_only(head: nn.Module, mask: torch.Tensor) -> Iterator[None]:
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,139 @@
+"""What a process loads once and all its trials share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from objectives.data import Batch, bucket, prompt_style, read_alpaca, tokenize
+from objectives.models.base import BaseModel, load_base_model
+from objectives.models.lora import check_adaptable, place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from objectives.config import FineTuneConfig
+    from objectives.data import Example, Tokens
+    from objectives.scoring import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Base weights, data and questions, ready on the device.
+
+    Attributes:
+        base: Base weights, in the type that trials compute with.
+        train: Micro-batches of all epochs in the order in which every trial sees them.
+        validation: Validation batches.
+        scorer: Scores a model on the tuning tasks; None without such tasks.
+        test_scorer: Scores a model on the test tasks; None without such tasks.
+        bf16: Whether matrix products are computed in bfloat16.
+    """
+
+    base: BaseModel
+    train: tuple[Batch, ...]
+    validation: tuple[Batch, ...]
+    scorer: Scorer | None
+    test_scorer: Scorer | None
+    bf16: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where training happens."""
+        return self.train[0].input_ids.device
+
+
+def load_resources(config: FineTuneConfig) -> Resources:
+    """Load and check everything that `config` names; cheap checks come first.
+
+    Raises:
+        ValueError: If the model, a data file or a task can't be used, or the search space allows
+            a rank above the size of an adapted layer, or tuning and test tasks share a question.
+    """
+    device = _device(config.device)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    style = prompt_style(config.prompt_style)
+    train = read_alpaca(config.train_data, limit=config.max_train_samples)
+    validation = read_alpaca(config.validation_data, limit=config.max_validation_samples)
+    base = load_base_model(config.model, dtype=torch.bfloat16 if bf16 else torch.float32)
+    check_adaptable(
+        base,
+        rank=int(config.space().highest("rank")),
+        targets=config.targets,
+        max_length=config.max_length,
+    )
+    scorer = _scorer(config, config.tasks, config.question_limit)
+    test_scorer = _scorer(config, config.test_tasks, config.test_question_limit)
+    _check_held_out(scorer, test_scorer)
+
+    def tokens(examples: Sequence[Example]) -> tuple[Tokens, ...]:
+        return tokenize(
+            examples,
+            base.tokenizer,
+            style=style,
+            max_length=config.max_length,
+            mask_prompt=config.mask_prompt,
+        )
+
+    return Resources(
+        base=place(base, device),
+        train=_training_batches(tokens(train), base, config, device),
+        validation=_validation_batches(tokens(validation), base, config, device),
+        scorer=scorer,
+        test_scorer=test_scorer,
+        bf16=bf16,
+    )
+
+
+def _training_batches(
+    tokens: Sequence[Tokens], base: BaseModel, config: FineTuneConfig, device: torch.device
+) -> tuple[Batch, ...]:
+    pad_id = base.tokenizer.pad_token_id
+    return tuple(
+        batch.to(device)
+        for epoch in range(config.epochs)
+        for batch in bucket(
+            tokens, batch_size=config.micro_batch_size, pad_id=pad_id, seed=config.seed + epoch
+        )
+    )
+
+
+def _validation_batches(
+    tokens: Sequence[Tokens], base: BaseModel, config: FineTuneConfig, device: torch.device
+) -> tuple[Batch, ...]:
+    batches = bucket(
+        tokens, batch_size=config.validation_batch_size, pad_id=base.tokenizer.pad_token_id
+    )
+    return tuple(batch.to(device) for batch in batches)
+
+
+def _scorer(config: FineTuneConfig, tasks: tuple[str, ...], limit: int | None) -> Scorer | None:
+    if not tasks:
+        return None
+    # lm-eval takes seconds to import and is needed only with tasks.
+    from objectives.scoring import Scorer
+
+    return Scorer(
+        tasks, limit=limit, batch_size=config.scoring_batch_size, max_length=config.max_length
+    )
+
+
+def _check_held_out(scorer: Scorer | None, test_scorer: Scorer | None) -> None:
+    if scorer is None or test_scorer is None:
+        return
+    # By content, since a task may hide in a group or a file be copied.
+    if shared := len(scorer.questions & test_scorer.questions):
+        raise ValueError(
+            f"{shared} questions of test_tasks are asked by tasks too, so they can't test a model "
+            "that was tuned on them. Choose test tasks with other questions."
+        )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no GPU; give 'cpu' or 'auto'.")
+    return torch.device(name)

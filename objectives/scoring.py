@@ -1,0 +1,323 @@
+"""Scores of a model on multiple-choice tasks, by lm-eval inside the process.
+
+Task objects and their questions are made once and kept, so that scoring a trial costs the
+model's forward passes and little else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import math
+import random
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import datasets
+import lm_eval.api.task
+import numpy as np
+import torch
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+
+from objectives._tasks import (
+    LoadedTask,
+    QuestionFileError,
+    TaskDataError,
+    UnknownTaskError,
+    UnsupportedTaskError,
+    is_file,
+    load_task,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = [
+    "QuestionFileError",
+    "Score",
+    "Scorer",
+    "TaskDataError",
+    "UnknownTaskError",
+    "UnsupportedTaskError",
+]
+
+_METRICS: Final = ("acc_norm", "acc")
+_FEWSHOT_SEED: Final = 1234
+
+_logger = logging.getLogger(__name__)
+
+# lm-eval keeps the requests of a call on the task objects and logs through global loggers.
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Result of one task.
+
+    Attributes:
+        task: Name or file as it was requested; for a group that defines no average, the name of
+            one of its tasks.
+        metric: `"acc_norm"`, accuracy with log-likelihoods divided by the choices' lengths in
+            characters, where the task has it, else `"acc"`.
+        value: Share of questions answered right, in [0, 1].
+        stderr: Standard error of the value over the questions; NaN where the task, or one task of
+            the group, has a single question.
+        questions: Number of questions asked.
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    questions: int
+
+
+class Scorer:
+    """Scores models on a fixed list of tasks.
+
+    Calls of several threads wait for each other. The state of Python's, numpy's and torch's
+    random generators is the same after a call as before it.
+
+    Args:
+        tasks: Names that lm-eval knows (tasks, groups, tags), such as `"hellaswag"` or `"mmlu"`,
+            and `.jsonl` files of multiple-choice questions, one
+            `{"question": str, "choices": [str, ...], "answer": int}` a line. The model sees the
+            question, a space and a choice, as they stand in the file.
+        limit: Ask only the first questions of each task (of each subject, for a group).
+        batch_size: Sequences of one forward pass.
+        max_length: Tokens of a sequence; longer ones lose their beginning, which is logged.
+
+    Raises:
+        UnknownTaskError: If lm-eval has no task of a name.
+        UnsupportedTaskError: If a task isn't scored by an accuracy.
+        TaskDataError: If the questions of a registered task can't be loaded.
+        QuestionFileError: If a file of questions is missing, empty or malformed.
+        ValueError: If no task is given, a task is given twice or a number isn't positive.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str | Path],
+        *,
+        limit: int | None = None,
+        batch_size: int = 16,
+        max_length: int = 512,
+    ) -> None:
+        if isinstance(tasks, str) or not tasks:
+            raise ValueError(
+                f"tasks is {tasks!r}, expected a list with at least one task, such as "
+                "['hellaswag'] or ['questions.jsonl']."
+            )
+        for name, number in (
+            ("limit", limit),
+            ("batch_size", batch_size),
+            ("max_length", max_length),
+        ):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}, expected a positive number.")
+        self._given = tuple(tasks)
+        self._limit = limit
+        self._batch_size = batch_size
+        self._max_length = max_length
+        with _undisturbed():
+            self._loaded = tuple(load_task(task) for task in tasks)
+        self._tasks = _merged(self._loaded)
+
+    def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[tuple[str | Path, ...]]]:
+        # Task objects hold functions that can't be pickled: another process makes its own.
+        make = functools.partial(
+            Scorer, limit=self._limit, batch_size=self._batch_size, max_length=self._max_length
+        )
+        return make, (self._given,)
+
+    @property
+    def task_names(self) -> frozenset[str]:
+        """All names the tasks go by: as requested, of a group's tasks, and absolute file paths."""
+        requested = {str(task) for task in self._given if not is_file(task)}
+        groups = {name for loaded in self._loaded for name in loaded.groups}
+        return frozenset(requested | groups | self._tasks.keys())
+
+    @functools.cached_property
+    def questions(self) -> frozenset[str]:
+        """A fingerprint of every question that is asked, made of its text and its choices.
+
+        Two scorers with no fingerprint in common ask different questions, whatever the tasks or
+        files are called.
+        """
+        with _undisturbed():
+            return frozenset(
+                _fingerprint(task, doc)
+                for task in self._tasks.values()
+                for _, doc in task.doc_iterator(limit=self._limit)
+            )
+
+    def __call__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[Score, ...]:
+        """Score a model, on the device where it is.
+
+        Args:
+            model: A causal language model; its weights and its training mode are left as they are.
+            tokenizer: The model's tokenizer, with a padding token.
+
+        Returns:
+            One score a requested task, in the given order; one score a member of a tag, or of a
+            group that defines no average.
+
+        Raises:
+            FloatingPointError: If the model gives log-likelihoods that aren't finite.
+        """
+        training = model.training
+        longest = min(self._max_length, model.config.max_position_embeddings)
+        try:
+            with _undisturbed():
+                for task in self._tasks.values():
+                    task.set_fewshot_seed(_FEWSHOT_SEED)
+                results = evaluate(
+                    _LanguageModel(
+                        pretrained=model,
+                        tokenizer=tokenizer,
+                        backend="causal",
+                        batch_size=self._batch_size,
+                        max_length=longest,
+                    ),
+                    task_dict={
+                        "tasks": dict(self._tasks),
+                        "groups": {k: v for item in self._loaded for k, v in item.groups.items()},
+                    },
+                    limit=self._limit,
+                    bootstrap_iters=1,  # 0 would leave out the standard errors, closed forms here
+                    log_samples=False,
+                )["results"]
+        finally:
+            model.train(training)
+        return tuple(score for item in self._loaded for score in _scores(item, results))
+
+
+class _LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no type information
+    """lm-eval's wrapper of a transformers model: silent, wary, and without needless work."""
+
+    _shortest_context = 1
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+        results: list[Any] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        # lm-eval would count the first choice as the answer where all are NaN.
+        if not all(math.isfinite(likelihood) for likelihood, _ in results):
+            raise FloatingPointError(
+                "The model gives log-likelihoods that aren't finite, so it has no score; its "
+                "training has probably diverged: lower the learning rate."
+            )
+        return results
+
+    def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[Any]:
+        cut = sum(
+            len(context) + len(choice) > self.max_length + 1 for _, context, choice in requests
+        )
+        if cut:
+            _logger.warning(
+                "%d of %d sequences are longer than max_length=%d tokens and lose their beginning.",
+                cut,
+                len(requests),
+                self.max_length,
+            )
+        self._shortest_context = min(
+            min(len(context), self.max_length + 1 - len(choice)) for _, context, choice in requests
+        )
+        results: list[Any] = super()._loglikelihood_tokens(requests, **options)
+        return results
+
+    def _model_call(self, inps: torch.Tensor, **_: Any) -> torch.Tensor:
+        # Choices are scored from the context's last position on, so the vocabulary's logits of
+        # earlier ones, a sixth of the work on short questions, aren't made. lm-eval counts
+        # positions from the end where a model returns fewer than it was given.
+        keep = inps.shape[1] - self._shortest_context + 1
+        with torch.inference_mode():
+            output = self.model(inps, use_cache=False, logits_to_keep=keep)
+        logits: torch.Tensor = output.logits
+        return logits
+
+
+def _merged(loaded: Sequence[LoadedTask]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for item in loaded:
+        if twice := merged.keys() & item.tasks.keys():
+            raise ValueError(
+                f"The task {min(twice)!r} is asked for twice, the second time by {item.label!r}; "
+                "give every task once."
+            )
+        merged.update(item.tasks)
+    return merged
+
+
+def _scores(loaded: LoadedTask, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Score]:
+    counts = {name: int(results[name]["sample_len"]) for name in loaded.tasks}
+    if loaded.label in loaded.groups and _metric(results[loaded.label]) is not None:
+        yield _score(loaded.label, results[loaded.label], sum(counts.values()))
+        return
+    single = len(counts) == 1
+    for name, count in counts.items():
+        yield _score(loaded.label if single else name, results[name], count)
+
+
+def _score(label: str, result: Mapping[str, Any], questions: int) -> Score:
+    found = _metric(result)
+    assert found is not None, sorted(result)  # tasks are checked when they are loaded
+    metric, filter_name = found
+    stderr = result[f"{metric}_stderr,{filter_name}"]
+    return Score(
+        task=label,
+        metric=metric,
+        value=float(result[f"{metric},{filter_name}"]),
+        stderr=math.nan if stderr == "N/A" else float(stderr),
+        questions=questions,
+    )
+
+
+def _metric(result: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The metric and lm-eval's name of its filter, from keys such as `acc_norm,none`."""
+    for metric in _METRICS:
+        for key in result:
+            name, _, filter_name = key.partition(",")
+            if name == metric:
+                return metric, filter_name
+    return None
+
+
+def _fingerprint(task: Any, doc: Any) -> str:
+    choices = task.doc_to_choice(doc) if task.OUTPUT_TYPE == "multiple_choice" else None
+    text = json.dumps([task.doc_to_text(doc), choices])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Run lm-eval without progress bars, notices and a trace in the random generators."""
+    logger = logging.getLogger("lm_eval")
+    with _lock:
+        level = logger.level
+        bars = not datasets.are_progress_bars_disabled()
+        python_state = random.getstate()
+        numpy_state = np.random.get_state()  # noqa: NPY002 (the global generator is meant)
+        torch_state = torch.get_rng_state()
+        tqdm = lm_eval.api.task.tqdm
+        lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
+        logger.setLevel(logging.ERROR)
+        datasets.disable_progress_bars()
+        try:
+            yield
+        finally:
+            lm_eval.api.task.tqdm = tqdm
+            logger.setLevel(level)
+            if bars:
+                datasets.enable_progress_bars()
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            torch.set_rng_state(torch_state)

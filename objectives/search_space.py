@@ -1,0 +1,259 @@
+"""Hyperparameters of a LoRA fine-tuning run and the spaces that a sampler searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Final
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Number = int | float
+NumericDistribution = FloatDistribution | IntDistribution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HyperParameters:
+    """One point of the search space, checked.
+
+    Attributes:
+        learning_rate: Peak learning rate of AdamW, above 0.
+        weight_decay: Decoupled weight decay of AdamW, at least 0.
+        rank: Rank of the LoRA matrices, at least 1.
+        alpha: LoRA scale; the update is multiplied by `alpha / rank`. Above 0.
+        dropout: Probability that an input of the LoRA branch is dropped, in [0, 1]; with 1 the
+            adapter learns nothing.
+        grad_batches: Micro-batches whose gradients make one optimizer step, at least 1.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    grad_batches: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in self.as_dict().items():
+            _check_number(name, value)
+            low, high, open_low = _LIMITS[name]
+            too_low = value <= low if open_low else value < low
+            if too_low or value > high:
+                bracket = "(" if open_low else "["
+                raise ValueError(
+                    f"{name} is {value}, expected a value in {bracket}{low}, {high}]; "
+                    "change the search space or the parameters given."
+                )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Number]) -> HyperParameters:
+        """Hyperparameters by name; names that are left out keep their default.
+
+        Raises:
+            ValueError: If a name is unknown or a value is outside its range.
+        """
+        for name in values:
+            _check_name(name)
+        return cls(**{name: _typed(name, value) for name, value in values.items()})  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, Number]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+NAMES: Final = tuple(field.name for field in fields(HyperParameters))
+_INTEGERS: Final = ("rank", "grad_batches")
+# Lowest value, highest value, and whether the lowest itself is excluded.
+_LIMITS: Final[Mapping[str, tuple[float, float, bool]]] = {
+    "learning_rate": (0.0, math.inf, True),
+    "weight_decay": (0.0, math.inf, False),
+    "rank": (1, math.inf, False),
+    "alpha": (0.0, math.inf, True),
+    "dropout": (0.0, 1.0, False),
+    "grad_batches": (1, math.inf, False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace(Mapping[str, BaseDistribution]):
+    """Ranges to search, by hyperparameter, and values that are held fixed.
+
+    It is a mapping of names to Optuna distributions, so it can be given to a sampler as its
+    `search_space`.
+
+    Attributes:
+        ranges: Optuna distribution of each hyperparameter that is searched.
+        fixed: Values of hyperparameters that are not searched.
+
+    Raises:
+        ValueError: If a name is unknown, is both searched and fixed, or a range leaves the values
+            that the hyperparameter can take.
+    """
+
+    ranges: Mapping[str, NumericDistribution]
+    fixed: Mapping[str, Number]
+
+    def __post_init__(self) -> None:
+        for name in (*self.ranges, *self.fixed):
+            _check_name(name)
+        if both := sorted(set(self.ranges) & set(self.fixed)):
+            raise ValueError(f"{both[0]} is both searched and fixed; give it once.")
+        if not self.ranges:
+            raise ValueError("The search space has no range to search; leave at least one open.")
+        for ends in zip(*((d.low, d.high) for d in self.ranges.values()), strict=True):
+            HyperParameters.from_mapping(
+                {**self.fixed, **dict(zip(self.ranges, ends, strict=True))}
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> SearchSpace:
+        """A space by name: `"demo"` or `"davouse2024"`.
+
+        `"davouse2024"` is the space of a study that tuned LoRA on models of one billion
+        parameters; its rank of up to 500 needs layers of that size. `"demo"` is for small models
+        and few samples.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        if name not in _PRESETS:
+            raise ValueError(
+                f"The search space is {name!r}, expected one of {sorted(_PRESETS)} or a "
+                "SearchSpace object."
+            )
+        return cls(_PRESETS[name], {})
+
+    @property
+    def distributions(self) -> dict[str, NumericDistribution]:
+        """A copy of the ranges, for a sampler or `optuna.study.Study.ask`."""
+        return dict(self.ranges)
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Number]:
+        """Ask the trial for each hyperparameter that is searched and add the fixed ones."""
+        suggested = {name: _suggest(trial, name, d) for name, d in self.ranges.items()}
+        return suggested | dict(self.fixed)
+
+    def override(self, **changes: Number | tuple[Number, Number]) -> SearchSpace:
+        """A space with other ranges or with values held fixed.
+
+        Args:
+            **changes: By hyperparameter either `(low, high)`, which keeps the kind of the axis
+                (float or int, logarithmic or not), or a number, which takes the hyperparameter
+                out of the search.
+
+        Raises:
+            ValueError: If a name is unknown, `low >= high`, a logarithmic axis would start at or
+                below 0, or an int axis gets a fraction.
+        """
+        ranges, fixed = dict(self.ranges), dict(self.fixed)
+        for name, change in changes.items():
+            _check_name(name)
+            if isinstance(change, tuple | list):
+                template = ranges.get(name) or _PRESETS["demo"][name]
+                ranges[name] = _with_ends(name, template, tuple(change))
+                fixed.pop(name, None)
+            else:
+                _check_number(name, change)
+                fixed[name] = _typed(name, change)
+                ranges.pop(name, None)
+        return SearchSpace(ranges, fixed)
+
+    def highest(self, name: str) -> Number:
+        """The largest value that `name` can take in this space."""
+        if name in self.ranges:
+            return self.ranges[name].high
+        return self.fixed.get(name, HyperParameters().as_dict()[name])
+
+    def __getitem__(self, name: str) -> BaseDistribution:
+        return self.ranges[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ranges)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+
+_PRESETS: Final[Mapping[str, Mapping[str, NumericDistribution]]] = {
+    "davouse2024": {
+        "learning_rate": FloatDistribution(math.exp(-10), math.exp(-1), log=True),
+        "weight_decay": FloatDistribution(math.exp(-5), math.exp(1), log=True),
+        "rank": IntDistribution(2, 500),
+        "alpha": FloatDistribution(1.0, 64.0),
+        "dropout": FloatDistribution(0.0, 1.0),
+        "grad_batches": IntDistribution(1, 32),
+    },
+    # What matters most comes first: a partition sampler splits the axes in this order.
+    "demo": {
+        "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
+        "alpha": FloatDistribution(1.0, 64.0),
+        "grad_batches": IntDistribution(1, 16, log=True),
+        # Cost grows with the rank and a step at a low rank changes more, hence logarithmic.
+        "rank": IntDistribution(2, 64, log=True),
+        "dropout": FloatDistribution(0.0, 0.5),
+        "weight_decay": FloatDistribution(1e-4, 1.0, log=True),
+    },
+}
+
+
+def _suggest(trial: BaseTrial, name: str, distribution: NumericDistribution) -> Number:
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name,
+            distribution.low,
+            distribution.high,
+            step=distribution.step,
+            log=distribution.log,
+        )
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
+
+
+def _with_ends(
+    name: str, template: NumericDistribution, ends: tuple[Number, ...]
+) -> NumericDistribution:
+    if len(ends) != 2:
+        raise ValueError(f"{name} is {ends}, expected (low, high) or one number.")
+    for end in ends:
+        _check_number(name, end)
+    low, high = ends
+    if low >= high:
+        raise ValueError(
+            f"{name} has low {low} and high {high}, expected low < high; "
+            "give one number to hold it fixed."
+        )
+    if template.log and low <= 0:
+        raise ValueError(
+            f"{name} starts at {low}, but its axis is logarithmic; give a low end above 0."
+        )
+    if isinstance(template, IntDistribution):
+        return IntDistribution(int(low), int(high), log=template.log, step=template.step)
+    return FloatDistribution(float(low), float(high), log=template.log, step=template.step)
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"{name!r} is no hyperparameter, expected one of {list(NAMES)}.")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} is {value!r}, expected a number.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, expected a finite number.")
+    if name in _INTEGERS and not (isinstance(value, Integral) or float(value).is_integer()):
+        raise ValueError(f"{name} is {value}, expected a whole number.")
+
+
+def _typed(name: str, value: Number) -> Number:
+    _check_number(name, value)
+    return int(value) if name in _INTEGERS else float(value)

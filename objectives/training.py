@@ -1,0 +1,320 @@
+"""One LoRA fine-tuning run as a Lightning loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from torch.nn.functional import cross_entropy
+
+from objectives.data import IGNORE
+from objectives.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+    from objectives.data import Batch
+    from objectives.models.lora import LitGPTLora
+    from objectives.search_space import HyperParameters
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or NaN; the run can't recover."""
+
+
+def summed_loss(network: LitGPTLora, batch: Batch, *, bf16: bool) -> torch.Tensor:
+    """Cross-entropy in nats, summed over the batch's targets: a scalar.
+
+    Args:
+        network: The model; the batch must be on its device.
+        batch: Where its targets are `IGNORE`, nothing is computed beyond the last hidden layer.
+        bf16: Whether matrix products are computed in bfloat16.
+    """
+    mask = batch.targets != IGNORE
+    with torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits = network.logits_at(batch.input_ids, mask)
+    return cross_entropy(logits.float(), batch.targets[mask], reduction="sum")
+
+
+@torch.inference_mode()
+def mean_loss(network: LitGPTLora, batches: Sequence[Batch], *, bf16: bool) -> float:
+    """Cross-entropy in nats per target over all batches, without dropout."""
+    training = network.training
+    network.eval()
+    try:
+        total = sum(summed_loss(network, batch, bf16=bf16).item() for batch in batches)
+    finally:
+        network.train(training)
+    return total / sum(batch.target_tokens for batch in batches)
+
+
+def learning_rate_factor(step: int, *, steps: int, warmup_fraction: float) -> float:
+    """Multiple of the peak learning rate at an optimizer step, in (0, 1].
+
+    A linear rise and then half a cosine, which no step of is wasted at rate 0.
+
+    Args:
+        step: From 0.
+        steps: Optimizer steps of the whole run.
+        warmup_fraction: Share of the steps in the rise.
+    """
+    warmup = int(warmup_fraction * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+class LoraTraining(LightningModule):
+    """Trains the adapters; each optimizer step descends the mean over the targets of its window.
+
+    A window is `grad_batches` micro-batches, or what is left of them at the end. Its gradient is
+    that of one large batch: every target token has the same weight, in a short last window and in
+    batches of unequal length too. Lightning's own accumulation divides by the nominal number of
+    micro-batches and averages their means, which changes the effective learning rate.
+
+    Attributes:
+        samples_seen: Training samples so far.
+        steps: Optimizer steps so far.
+    """
+
+    def __init__(
+        self,
+        network: LitGPTLora,
+        batches: Sequence[Batch],
+        *,
+        parameters: HyperParameters,
+        warmup_fraction: float = 0.1,
+        bf16: bool = False,
+        clock: Stopwatch | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.samples_seen = 0
+        self.steps = 0
+        # In a tuple, so that Lightning does not take it for a part of this module: it would send
+        # the base weights, which all trials share, from the GPU to the CPU after each run.
+        self._network = (network,)
+        self._hyper = parameters
+        self._warmup_fraction = warmup_fraction
+        self._bf16 = bf16
+        self._clock = clock or Stopwatch()
+        width = parameters.grad_batches
+        starts = range(0, len(batches), width)
+        self._window_tokens = [
+            sum(batch.target_tokens for batch in batches[start : start + width]) for start in starts
+        ]
+        self._last_index = len(batches) - 1
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        """Add the gradient of one micro-batch; step when its window is complete."""
+        with self._clock.measure("train"):
+            window, position = divmod(batch_index, self._hyper.grad_batches)
+            loss = summed_loss(self._network[0], batch, bf16=self._bf16)
+            loss = loss / self._window_tokens[window]
+            if not math.isfinite(loss.item()):
+                raise NonFiniteLossError(
+                    f"The training loss became {loss.item()} after {self.samples_seen} samples; "
+                    "the learning rate is too high for these hyperparameters."
+                )
+            self.manual_backward(loss)
+            self.samples_seen += batch.samples
+            if position == self._hyper.grad_batches - 1 or batch_index == self._last_index:
+                self._step()
+
+    def _step(self) -> None:
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert not isinstance(optimizer, list)
+        assert not isinstance(schedule, list)
+        assert schedule is not None
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        self.steps += 1
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
+        """AdamW on the adapter weights, with warm-up and a cosine."""
+        parameters = [p for p in self._network[0].parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=self._hyper.learning_rate,
+            weight_decay=self._hyper.weight_decay,
+        )
+        steps, warmup = len(self._window_tokens), self._warmup_fraction
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, steps=steps, warmup_fraction=warmup),
+        )
+        return [optimizer], [schedule]
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_index: int
+    ) -> Batch:
+        """Lightning can't look into a frozen batch, so we move it."""
+        del dataloader_index
+        return batch.to(device)
+
+
+class ValidationReports(Callback):
+    """Measures the validation loss at fixed numbers of training samples.
+
+    Counting samples, not optimizer steps, makes the reports of trials with different
+    `grad_batches` comparable, as pruners need it.
+
+    Args:
+        at: Sample counts, ascending; the last is the end of the run.
+        validate: Computes the loss of the network as it is.
+        initial: The loss before the first step.
+        report: Called with each loss and the number of samples; may raise to stop the run.
+
+    Attributes:
+        loss: The last loss measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: Sequence[int],
+        validate: Callable[[], float],
+        initial: float,
+        report: Callable[[float, int], None] | None = None,
+    ) -> None:
+        self.loss = initial
+        self._pending = list(at)
+        self._validate = validate
+        self._report = report
+        self._steps_measured = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Measure and report if another of the sample counts is reached."""
+        assert isinstance(pl_module, LoraTraining)
+        if not self._pending or pl_module.samples_seen < self._pending[0]:
+            return
+        while self._pending and self._pending[0] <= pl_module.samples_seen:
+            self._pending.pop(0)
+        if pl_module.steps != self._steps_measured:  # else the weights are still the same
+            self._measure(pl_module)
+        if self._report is not None:
+            self._report(self.loss, pl_module.samples_seen)
+
+    def _measure(self, module: LoraTraining) -> None:
+        loss = self._validate()
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"The validation loss became {loss} after {module.samples_seen} samples; "
+                "the learning rate is too high for these hyperparameters."
+            )
+        self.loss = loss
+        self._steps_measured = module.steps
+
+
+def report_points(samples: int, *, epochs: int, per_epoch: int) -> tuple[int, ...]:
+    """Numbers of samples seen at which to report, ascending, the last one being the end.
+
+    Args:
+        samples: Samples in an epoch.
+        epochs: Passes over them.
+        per_epoch: Reports wanted in each; fewer if there are fewer samples.
+    """
+    fractions = range(1, epochs * per_epoch + 1)
+    return tuple(sorted({math.ceil(samples * k / per_epoch) for k in fractions}))
+
+
+def fit(
+    module: LoraTraining, batches: Sequence[Batch], *, callbacks: Sequence[Callback] = ()
+) -> None:
+    """Run the training loop once over `batches`, on the device that they are on.
+
+    Args:
+        module: What is trained; made for the same batches.
+        batches: Micro-batches of the whole run in order; several epochs are simply a longer list.
+        callbacks: Lightning callbacks. A progress bar among them is shown; none is by default.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes infinite or NaN.
+        KeyboardInterrupt: On Ctrl-C, so that a study stops.
+    """
+    on_gpu = batches[0].input_ids.device.type == "cuda"
+    with _quiet(), _interruptible():
+        trainer = Trainer(
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=1,
+            max_epochs=1,
+            precision="32-true",  # the loss function chooses the precision itself
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=list(callbacks),
+            # One trial is one process, also when Slurm or another launcher started several of
+            # them, each for a trial of its own; Lightning would try to join them.
+            plugins=[LightningEnvironment()],
+        )
+        trainer.fit(module, train_dataloaders=_Stream(batches))
+
+
+class _Stream:
+    """An iterable with a length; Lightning would take a bare list for several data loaders."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's greetings out of the log of a study with many trials."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 still builds a class that torch 2.13 has marked for removal.
+            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Give Ctrl-C back its meaning.
+
+    Lightning answers it with `sys.exit` and ignores SIGINT from then on; a study would go on with
+    neither the trial stopped properly nor a way to interrupt it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
