@@ -28,6 +28,7 @@ from tqdm import tqdm
 import objectives
 from objectives import FineTuneConfig, SearchSpace
 from optuna_partition import DIRECTSampler, SOOSampler
+from optuna_partition.visualization import Section, plot_partition, write_report
 
 START: Final = time.perf_counter()
 DATA: Final = Path(__file__).parent / "data" / "wordnet"
@@ -78,7 +79,7 @@ class Settings:
     targets: list[str] = field(default_factory=lambda: ["query", "key", "value"])
     sampler: SamplerName = "soo"
     trials: int = 10
-    train_samples: int = 64
+    train_samples: int = 96
     validation_samples: int = 40
     micro_batch_size: int = 4
     max_length: int = 64
@@ -145,7 +146,7 @@ class Settings:
 def main() -> int:
     """Tune; returns the exit code: 0, 2 for unusable settings, 130 after Ctrl-C."""
     settings = parse()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # every trial has a line of its own
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     try:
         config = settings.config()
@@ -274,6 +275,8 @@ class Progress:
         seconds = sum(trial.user_attrs.get("seconds", {}).values())
         state = "" if trial.state is TrialState.COMPLETE else f" {trial.state.name.lower()}"
         self._bar.write(f"trial {trial.number}{state}: {value}  ({shown}; {seconds:.0f} s)")
+        if "failure" in trial.user_attrs:
+            self._bar.write(trial.user_attrs["failure"])
         self._describe(study)
 
     def _describe(self, study: optuna.Study) -> None:
@@ -313,6 +316,7 @@ def optimize(
         )
         study.optimize(
             objective,
+            catch=(MemoryError, objectives.OutOfMemoryError),
             callbacks=[
                 progress,
                 # Counts the trials of all workers, so that together they make as many as asked.
@@ -335,7 +339,6 @@ def report(
 ) -> None:
     """Print the outcome, score base and best model, and write adapter and report."""
     from objectives.timing import breakdown
-    from optuna_partition.visualization import write_report
 
     best = best_trial(study)
     rows: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}
@@ -352,11 +355,26 @@ def report(
         title=f"LoRA on {settings.model}",
         baseline=base_loss,
         scores=rows or None,
+        sections=[] if best is None else partition_section(settings, study, objective),
     )
     print(f"Report          {page}")
     print(f"Time            {time.perf_counter() - START:.0f} s")
     print(f"Peak memory     {peak_memory():.1f} GB")
     print(f"Open the study  {Path(sys.executable).parent / 'optuna-dashboard'} {settings.url}")
+
+
+def partition_section(
+    settings: Settings, study: optuna.Study, objective: objectives.FineTuneObjective
+) -> list[Section]:
+    """A picture of the cells, if a partition sampler made them."""
+    if settings.sampler not in ("soo", "direct"):
+        return []
+    figure = plot_partition(study, search_space=objective.search_space)
+    about = (
+        "The first two variables of the search space. Each point is a trial, each rectangle the "
+        "cell it stands for; small cells are where the search closes in."
+    )
+    return [Section("Cells of the partition", figure, about)]
 
 
 def keep_adapter(settings: Settings, adapter: Path) -> Path:

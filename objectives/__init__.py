@@ -13,7 +13,13 @@ from objectives.config import FineTuneConfig
 from objectives.search_space import HyperParameters, SearchSpace
 
 if TYPE_CHECKING:
-    from objectives.finetune import BaseResult, FinalComparison, FineTuneObjective, TrialResult
+    from objectives.finetune import (
+        BaseResult,
+        FinalComparison,
+        FineTuneObjective,
+        OutOfMemoryError,
+        TrialResult,
+    )
 
 __all__ = [
     "BaseResult",
@@ -21,11 +27,18 @@ __all__ = [
     "FineTuneConfig",
     "FineTuneObjective",
     "HyperParameters",
+    "OutOfMemoryError",
     "SearchSpace",
     "TrialResult",
 ]
 
-_LAZY: Final = ("BaseResult", "FinalComparison", "FineTuneObjective", "TrialResult")
+_LAZY: Final = (
+    "BaseResult",
+    "FinalComparison",
+    "FineTuneObjective",
+    "OutOfMemoryError",
+    "TrialResult",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,10 @@ class AdapterStore:
                 "parameters": dict(parameters),
             }
             (work / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            work.chmod(0o755)  # mkdtemp makes it private, which results are not
+            # mkdtemp and safetensors make them private, which results are not.
+            work.chmod(0o755)
+            for file in work.iterdir():
+                file.chmod(0o644)
             if path.exists():
                 _logger.warning("Replacing the adapter in %s.", path)
                 shutil.rmtree(path)

@@ -156,6 +156,9 @@ class FineTuneObjective:
             self._keep_if_best(trial, network, result, clock)
         except NonFiniteLossError as error:
             raise TrialPruned(str(error)) from error
+        except OutOfMemoryError as error:
+            trial.set_user_attr("failure", str(error))
+            raise
         finally:
             trial.set_user_attr("seconds", _rounded(clock.seconds()))
         trial.set_user_attr("tokens_per_second", round(result.tokens_per_second, 1))

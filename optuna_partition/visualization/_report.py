@@ -118,7 +118,7 @@ def _figures(
             "Where the search went. Dark trials are good; the line follows the best one so far.",
         ),
     ]
-    if any(trial.intermediate_values for trial in trials):
+    if any(len(trial.intermediate_values) > 1 for trial in trials):
         about = "What the trials reported while they ran; curves that leave the axis diverged."
         shown.append(Section("Learning curves", plot_learning_curves(study), about))
     return shown
