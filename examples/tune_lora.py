@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -143,9 +143,13 @@ class Settings:
         return found
 
 
-def main() -> int:
-    """Tune; returns the exit code: 0, 2 for unusable settings, 130 after Ctrl-C."""
-    settings = parse()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune; returns the exit code: 0, 2 for unusable settings, 130 after Ctrl-C.
+
+    Args:
+        arguments: Command line; None takes that of the process.
+    """
+    settings = parse(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # every trial has a line of its own
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     try:
@@ -162,12 +166,12 @@ def main() -> int:
     return 0 if finished else 130
 
 
-def parse() -> Settings:
+def parse(arguments: Sequence[str] | None) -> Settings:
     """Settings from the command line, and from a YAML file given with --config."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings.")
     parser.add_class_arguments(Settings)
-    given = parser.instantiate_classes(parser.parse_args())
+    given = parser.instantiate_classes(parser.parse_args(arguments))
     return Settings(**{setting.name: given[setting.name] for setting in fields(Settings)})
 
 

@@ -109,6 +109,11 @@ def read_alpaca(path: str | Path, *, limit: int | None = None) -> tuple[Example,
 
 
 def _parse(text: str, path: str | Path) -> list[Any]:
+    if not text.strip():
+        raise DataError(
+            f"The data file {str(path)!r} is empty, expected a JSON list of records with "
+            "'instruction' and 'output'."
+        )
     try:
         records = json.loads(text)
     except json.JSONDecodeError as error:

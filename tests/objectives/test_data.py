@@ -63,7 +63,7 @@ def test_malformed_json_is_located(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("[]", "an empty list"), ("{}", "a dict"), ('"a"', "a str"), ("", "line 1, column 1")],
+    [("[]", "an empty list"), ("{}", "a dict"), ('"a"', "a str"), ("", "is empty")],
 )
 def test_a_file_without_records_is_an_error(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(DataError, match=what):
