@@ -6,10 +6,12 @@ started in several terminals with one `--storage`, the workers share it.
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import optuna
 from jsonargparse import ArgumentParser
 from optuna.samplers import BaseSampler
@@ -27,13 +30,15 @@ from tqdm import tqdm
 
 import objectives
 from objectives import FineTuneConfig, SearchSpace
+from objectives.config import VALIDATION_LOSS
 from optuna_partition import DIRECTSampler, SOOSampler
 from optuna_partition.visualization import Section, plot_partition, write_report
 
 START: Final = time.perf_counter()
 DATA: Final = Path(__file__).parent / "data" / "wordnet"
 DONE: Final = (TrialState.COMPLETE, TrialState.PRUNED)
-SamplerName = Literal["soo", "direct", "tpe", "gp", "random"]
+SAMPLERS: Final = ("soo", "direct", "tpe", "gp", "random")
+FAILURES_IN_A_ROW: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,11 @@ class Settings:
         model: "smollm2-135m", a litgpt checkpoint folder, or a Hugging Face folder of a model of
             the Llama architecture.
         train_data: Training records, a JSON list in Alpaca format.
-        validation_data: Validation records in the same format; their mean loss is minimized.
+        validation_data: Validation records in the same format.
+        metric: What is tuned: "val_loss", the mean loss on the validation records, or one of the
+            tasks.
+        tasks: lm-eval tasks, or .jsonl files of multiple-choice questions, that score each trial.
+        questions: Questions of each task in tasks, the first ones.
         test_tasks: Final comparison of the untuned and the best model: lm-eval tasks, or .jsonl
             files of multiple-choice questions. No trial sees them.
         test_questions: Questions of each test task, the first ones.
@@ -53,7 +62,7 @@ class Settings:
         ranges: Other ranges by hyperparameter, [low, high], or one number to hold it fixed, as in
             --ranges '{"learning_rate": [1e-4, 1e-2], "dropout": 0}'.
         targets: Layers that get an adapter: query, key, value, projection, mlp, head.
-        sampler: How the hyperparameters are chosen.
+        sampler: How the hyperparameters are chosen: soo, direct, tpe, gp or random.
         trials: Trials of the study in all, those of earlier runs and other workers included.
         train_samples: Training records of a trial, the first ones.
         validation_samples: Validation records, the first ones.
@@ -72,12 +81,15 @@ class Settings:
     model: str = "smollm2-135m"
     train_data: Path = DATA / "train.json"
     validation_data: Path = DATA / "validation.json"
+    metric: str = VALIDATION_LOSS
+    tasks: list[str] = field(default_factory=list)
+    questions: int = 200
     test_tasks: list[str] = field(default_factory=lambda: [str(DATA / "questions.jsonl")])
     test_questions: int = 200
     search_space: str = "demo"
     ranges: dict[str, float | list[float]] = field(default_factory=dict)
     targets: list[str] = field(default_factory=lambda: ["query", "key", "value"])
-    sampler: SamplerName = "soo"
+    sampler: str = "soo"
     trials: int = 10
     train_samples: int = 96
     validation_samples: int = 40
@@ -97,10 +109,17 @@ class Settings:
         """The database's URL."""
         return self.storage or f"sqlite:///{self.output / 'study.db'}"
 
+    @property
+    def value_name(self) -> str:
+        """What the tuned value is called."""
+        return "validation loss" if self.metric == VALIDATION_LOSS else Path(self.metric).stem
+
     def config(self) -> FineTuneConfig:
         """The objective's configuration, checked."""
         if self.trials < 1:
             raise ValueError(f"trials is {self.trials}, expected 1 or more.")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}, expected one of {SAMPLERS}.")
         if self.prune and self.reports < 2:
             raise ValueError(
                 f"prune needs values on the way, and reports is {self.reports}; give --reports 4."
@@ -116,6 +135,9 @@ class Settings:
             validation_data=self.validation_data,
             output_dir=self.output,
             search_space=SearchSpace.preset(self.search_space).override(**changes),
+            metric=self.metric,
+            tasks=tuple(self.tasks),
+            question_limit=self.questions,
             test_tasks=tuple(self.test_tasks),
             test_question_limit=self.test_questions,
             targets=tuple(self.targets),
@@ -132,14 +154,14 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What has to be the same in all trials of a study, for their values to be comparable."""
         names = (
-            "model", "train_data", "validation_data", "search_space", "ranges", "targets",
+            "model", "metric", "tasks", "questions", "search_space", "ranges", "targets",
             "train_samples", "validation_samples", "micro_batch_size", "max_length",
             "prompt_style", "seed",
         )  # fmt: skip
-        # As it comes back from a database: lists for tuples, texts for paths.
-        found: dict[str, Any] = json.loads(
-            json.dumps({name: getattr(self, name) for name in names}, default=str)
-        )
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name in ("train_data", "validation_data"):
+            # By content: the same file lies elsewhere on another node.
+            found[name] = hashlib.sha256(getattr(self, name).read_bytes()).hexdigest()
         return found
 
 
@@ -154,16 +176,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     try:
         config = settings.config()
-        storage = open_storage(settings)
+        # A database elsewhere is the first thing to be missing; a file is made when all is well.
+        storage = open_storage(settings) if settings.storage else None
         print(f"Loading {settings.model} and the data", flush=True)
         progress, objective = load(config)
-        study = open_study(settings, storage, objective)
+        study = open_study(settings, storage or open_storage(settings), objective)
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finished = optimize(settings, study, objective, progress)
-    report(settings, study, objective, final=finished)
-    return 0 if finished else 130
+    try:
+        code = optimize(settings, study, objective, progress)
+        report(settings, study, objective, final=code == 0)
+    except KeyboardInterrupt:
+        print("\nStopped. The trials are kept; the same command makes the scores and the report.")
+        return 130
+    return code
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
@@ -177,7 +204,8 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 def open_storage(settings: Settings) -> BaseStorage:
     """Connect to the database; an error names the URL and what to do."""
-    settings.output.mkdir(parents=True, exist_ok=True)
+    if settings.storage is None:
+        settings.output.mkdir(parents=True, exist_ok=True)
     arguments = {"connect_args": {"timeout": 100}} if settings.url.startswith("sqlite") else {}
     try:
         # A worker that was killed stops sending heartbeats, and its trial is run again.
@@ -205,14 +233,14 @@ def open_study(
     study = optuna.create_study(
         study_name=settings.study_name,
         storage=storage,
-        sampler=make_sampler(settings, objective.search_space),
         pruner=optuna.pruners.MedianPruner() if settings.prune else optuna.pruners.NopPruner(),
         direction=objective.direction,
         load_if_exists=True,
     )
+    study.sampler = make_sampler(settings, objective.search_space, len(study.trials))
     before, now = study.user_attrs.get("settings"), settings.identity()
     if before is None:
-        study.set_metric_names(["validation loss"])
+        study.set_metric_names([settings.value_name])
         study.set_user_attr("settings", now)
     elif before != now:
         name = next(name for name in now if before.get(name) != now[name])
@@ -224,19 +252,22 @@ def open_study(
     return study
 
 
-def make_sampler(settings: Settings, space: SearchSpace) -> BaseSampler:
+def make_sampler(settings: Settings, space: SearchSpace, number_of_trials: int) -> BaseSampler:
     """The sampler of a name."""
+    # Random numbers of their own for a study that goes on, and for each of several workers.
+    stream = (settings.seed, number_of_trials, os.getpid() if settings.storage else 0)
+    seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
     match settings.sampler:
         case "soo":
             return SOOSampler(search_space=space)
         case "direct":
             return DIRECTSampler(search_space=space)
         case "tpe":
-            return optuna.samplers.TPESampler(seed=settings.seed)
+            return optuna.samplers.TPESampler(seed=seed)
         case "gp":
-            return optuna.samplers.GPSampler(seed=settings.seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=settings.seed)
+            return optuna.samplers.GPSampler(seed=seed)
+        case _:
+            return optuna.samplers.RandomSampler(seed=seed)
 
 
 class Progress:
@@ -245,10 +276,13 @@ class Progress:
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
 
-    def start(self, study: optuna.Study, *, trials: int, samples: int, untuned: float) -> None:
+    def start(
+        self, study: optuna.Study, settings: Settings, *, samples: int, untuned: float
+    ) -> None:
         """Show the bar, where it stands after the trials that are done."""
-        done = number_done(study)
+        done, trials = number_done(study), settings.trials
         self._samples, self._trials, self._untuned = samples, trials, untuned
+        self._name = "loss" if settings.metric == VALIDATION_LOSS else settings.value_name
         self._bar = tqdm(
             total=trials * samples,
             initial=done * samples,
@@ -257,6 +291,7 @@ class Progress:
             disable=None,
             bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
         )
+        self._failures = 0
         self._describe(study)
 
     def callback(self) -> Any:
@@ -275,12 +310,15 @@ class Progress:
         # A pruned or failed trial used fewer samples than it was counted with.
         self._bar.n = min(number_done(study), self._trials) * self._samples
         shown = ", ".join(f"{name} {short(value)}" for name, value in trial.params.items())
-        value = "no value" if trial.value is None else f"loss {trial.value:.4f}"
+        value = "no value" if trial.value is None else f"{self._name} {trial.value:.4f}"
         seconds = sum(trial.user_attrs.get("seconds", {}).values())
         state = "" if trial.state is TrialState.COMPLETE else f" {trial.state.name.lower()}"
         self._bar.write(f"trial {trial.number}{state}: {value}  ({shown}; {seconds:.0f} s)")
         if "failure" in trial.user_attrs:
             self._bar.write(trial.user_attrs["failure"])
+        self._failures = self._failures + 1 if trial.state is TrialState.FAIL else 0
+        if self._failures == FAILURES_IN_A_ROW:
+            study.stop()
         self._describe(study)
 
     def _describe(self, study: optuna.Study) -> None:
@@ -290,7 +328,12 @@ class Progress:
             f"trial {min(number_done(study) + 1, self._trials)}/{self._trials}", refresh=False
         )
         value = "none yet" if best is None else f"{best.value:.4f}"
-        self._bar.set_postfix_str(f"best loss {value}, untuned {self._untuned:.4f}")
+        self._bar.set_postfix_str(f"best {self._name} {value}, untuned {self._untuned:.4f}")
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many trials in a row have failed."""
+        return self._failures >= FAILURES_IN_A_ROW
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -303,21 +346,16 @@ def optimize(
     study: optuna.Study,
     objective: objectives.FineTuneObjective,
     progress: Progress,
-) -> bool:
-    """Run the trials that are left; False if Ctrl-C came."""
+) -> int:
+    """Run the trials that are left; returns 0, 1 if they all fail, 130 if Ctrl-C came."""
     if number_done(study) >= settings.trials:
         print(f"All {settings.trials} trials of the study {settings.study_name!r} are done.")
-        return True
+        return 0
     if number_done(study):
         print(f"Going on after {number_done(study)} of {settings.trials} trials.")
     try:
-        untuned = objective.base_result().val_loss
-        progress.start(
-            study,
-            trials=settings.trials,
-            samples=objective.samples_per_trial,
-            untuned=untuned,
-        )
+        untuned = untuned_value(settings, objective)
+        progress.start(study, settings, samples=objective.samples_per_trial, untuned=untuned)
         study.optimize(
             objective,
             catch=(MemoryError, objectives.OutOfMemoryError),
@@ -333,9 +371,20 @@ def optimize(
             f"\nStopped: {number_done(study)} of {settings.trials} trials are done and kept. "
             "The same command goes on."
         )
-        return False
+        return 130
     progress.close()
-    return True
+    if progress.gave_up:
+        print(f"The last {FAILURES_IN_A_ROW} trials failed, so that the study stopped here.")
+        return 1
+    return 0
+
+
+def untuned_value(settings: Settings, objective: objectives.FineTuneObjective) -> float:
+    """What the untuned model reaches on the metric; measured once."""
+    base = objective.base_result()
+    if settings.metric == VALIDATION_LOSS:
+        return base.val_loss
+    return next(score.value for score in base.scores if score.task == settings.metric)
 
 
 def report(
@@ -346,18 +395,18 @@ def report(
 
     best = best_trial(study)
     rows: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}
-    base_loss = objective.base_result().val_loss if best is not None else None
+    untuned = untuned_value(settings, objective) if best is not None else None
     if best is not None and final:
         adapter = keep_adapter(settings, objective.best_adapter(study))
         rows = final_scores(study, best, objective, adapter)
-        print_comparison(best, base_loss, rows)
+        print_comparison(settings, best, untuned, rows)
         print(f"\nWhere the time of the trials went\n{breakdown(seconds_of(study))}")
         print(f"\nAdapter (PEFT)  {adapter}")
     page = write_report(
         study,
         settings.output / "report.html",
         title=f"LoRA on {settings.model}",
-        baseline=base_loss,
+        baseline=untuned,
         scores=rows or None,
         sections=[] if best is None else partition_section(settings, study, objective),
     )
@@ -384,9 +433,13 @@ def partition_section(
 def keep_adapter(settings: Settings, adapter: Path) -> Path:
     """A copy of the best adapter under a name that doesn't change with the trial's number."""
     target = settings.output / "best-adapter"
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(adapter, target)
+    work = Path(tempfile.mkdtemp(prefix=".best-adapter-", dir=settings.output))
+    shutil.copytree(adapter, work, dirs_exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        work.rename(target)
+    except OSError:  # another worker has just put the same adapter there
+        shutil.rmtree(work)
     return target
 
 
@@ -414,13 +467,16 @@ def final_scores(
 
 
 def print_comparison(
-    best: FrozenTrial, base_loss: float | None, rows: Mapping[str, tuple[Measured, Measured]]
+    settings: Settings,
+    best: FrozenTrial,
+    untuned: float | None,
+    rows: Mapping[str, tuple[Measured, Measured]],
 ) -> None:
     """Print a table of the best trial next to the untuned model."""
     table = [("", "untuned", f"best, trial {best.number}")]
-    assert base_loss is not None
+    assert untuned is not None
     assert best.value is not None
-    table.append(("validation loss", f"{base_loss:.4f}", f"{best.value:.4f}"))
+    table.append((settings.value_name, f"{untuned:.4f}", f"{best.value:.4f}"))
     for name, (base, tuned) in rows.items():
         table.append((name, f"{base[0]:.3f} ± {base[1]:.3f}", f"{tuned[0]:.3f} ± {tuned[1]:.3f}"))
     table += [(name, "", short(value)) for name, value in best.params.items()]

@@ -30,7 +30,7 @@ class UnsupportedTaskError(ValueError):
     """The task has no accuracy, so it gives no score that trials could be compared by."""
 
 
-class TaskDataError(RuntimeError):
+class TaskDataError(ValueError):
     """The questions of a registered task can't be had."""
 
 

@@ -156,6 +156,9 @@ class FineTuneObjective:
             self._keep_if_best(trial, network, result, clock)
         except NonFiniteLossError as error:
             raise TrialPruned(str(error)) from error
+        except KeyboardInterrupt:
+            trial.set_user_attr("interrupted", True)  # a sampler may try the same point again
+            raise
         except OutOfMemoryError as error:
             trial.set_user_attr("failure", str(error))
             raise

@@ -57,6 +57,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
     style = prompt_style(config.prompt_style)
     train = read_alpaca(config.train_data, limit=config.max_train_samples)
     validation = read_alpaca(config.validation_data, limit=config.max_validation_samples)
+    _check_disjoint(train, validation, config)
     base = load_base_model(config.model, dtype=torch.bfloat16 if bf16 else torch.float32)
     check_adaptable(
         base,
@@ -118,6 +119,20 @@ def _scorer(config: FineTuneConfig, tasks: tuple[str, ...], limit: int | None) -
     return Scorer(
         tasks, limit=limit, batch_size=config.scoring_batch_size, max_length=config.max_length
     )
+
+
+def _check_disjoint(
+    train: Sequence[Example], validation: Sequence[Example], config: FineTuneConfig
+) -> None:
+    """The loss on records that were trained on says nothing about others."""
+    trained = {(example.instruction, example.input) for example in train}
+    shared = [e for e in validation if (e.instruction, e.input) in trained]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} records of {str(config.validation_data)!r} are in "
+            f"{str(config.train_data)!r} too, the first one asks {shared[0].instruction!r} "
+            f"{shared[0].input!r}; take them out of one of the files."
+        )
 
 
 def _check_held_out(scorer: Scorer | None, test_scorer: Scorer | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import torch
 from litgpt import GPT, Config
 from litgpt.scripts.convert_hf_checkpoint import copy_weights_hf_llama
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -266,7 +267,12 @@ def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for shard in shards:
         path = _existing(folder, shard, "save the model's weights as safetensors")
-        weights.update(load_file(path))
+        try:
+            weights.update(load_file(path))
+        except SafetensorError as error:
+            raise ModelFormatError(
+                f"{path} can't be read ({error}); the file may be cut, save or copy it again."
+            ) from error
     return weights
 
 

@@ -29,6 +29,8 @@ from optuna_partition.samplers._space import SearchSpace, fingerprint, same_para
 Rule = Callable[[Tree], Claim | None]
 
 KEY = "partition:claim"
+INTERRUPTED = "interrupted"
+"""User attribute of a failed trial that was stopped by a person: its cell did not fail."""
 
 # An RDB attribute holds 2,045 characters of JSON; quotes inside a piece are escaped, which doubles
 # them at worst.
@@ -139,9 +141,10 @@ class Follower:
     def news(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """Trials that can have changed since the last call, by number."""
         numbers = sorted(self._open.union(range(self._seen, len(trials))))
-        found = [trials[number] for number in numbers]
-        self._open = {trial.number for trial in found if not trial.state.is_finished()}
-        self._seen = len(trials)
+        # A list read before the last one is shorter; what it lacks stays open.
+        found = [trials[number] for number in numbers if number < len(trials)]
+        self._open = {n for n in numbers if n >= len(trials) or not trials[n].state.is_finished()}
+        self._seen = max(self._seen, len(trials))
         return found
 
 
@@ -211,19 +214,30 @@ class Journal:
                 f"trial {trial.number} was chosen by a sampler that divides cells in another way; "
                 "only the points that both partitions share are used"
             )
-        # Enqueued, fixed or out-of-range parameters: the trial observed another point than it
-        # claims.
         if not same_parameters(trial.params, cells.decode(self.tree.box, claim.cell)):
-            return None
+            return self._not_followed(trial, entry, claim)
         return self._outcome(trial, claim)
+
+    def _not_followed(self, trial: FrozenTrial, entry: Entry, claim: Claim) -> Record | None:
+        """The trial observed another point than it claims: out of range, or fixed afterwards."""
+        if entry.box is None or not trial.state.is_finished():
+            return None
+        self._warn(
+            f"trial {trial.number} has other parameters than its cell {claim.cell}; if the ranges "
+            "in the objective differ from search_space=, make them equal"
+        )
+        # As a failure it is handed out again, but not for ever.
+        return Record(claim, Status.FAILED)
 
     def _in_this_box(self, entry: Entry) -> Claim | None:
         if entry.box is None:
             return Claim(self.tree.root)
         return entry.claim if entry.box == self._box else None
 
-    def _outcome(self, trial: FrozenTrial, claim: Claim) -> Record:
+    def _outcome(self, trial: FrozenTrial, claim: Claim) -> Record | None:
         match trial.state:
+            case TrialState.FAIL if trial.user_attrs.get(INTERRUPTED):
+                return None
             case TrialState.COMPLETE:
                 return Record(claim, Status.KNOWN, self._sign * (trial.value or 0.0))
             case TrialState.PRUNED:

@@ -76,7 +76,8 @@ class PartitionSampler(BaseSampler):
         max_retries: How often the cell of a failed trial is handed out again before it counts as
             the worst.
         claim_timeout: Seconds after which a running trial is taken for dead and its cell is free
-            again; longer than any trial takes. None for never.
+            again; longer than any trial takes. None for never. A trial's age is taken by local
+            clocks: workers need one time zone, and a margin for the difference of their clocks.
         independent_sampler: Samples parameters outside the search space. None: uniformly, seeded by
             trial number and name.
         warn_independent_sampling: Whether to log a warning when that happens.
@@ -114,11 +115,12 @@ class PartitionSampler(BaseSampler):
         """Start without a cache, which changes nothing but the time that the next ask takes."""
         self._cache: _StudyCache | None = None
         self._local = threading.local()
+        self._turn = 0
         self._warned_exhausted = False
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the cache."""
-        dropped = ("_cache", "_local", "_warned_exhausted")
+        dropped = ("_cache", "_local", "_turn", "_warned_exhausted")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -144,9 +146,10 @@ class PartitionSampler(BaseSampler):
             trials = read_trials(study)
             shared = self._cache_of(study).shared_space(trials)
             self._local.space_known = shared.known
-            # The claim that follows at once needs the same list: an RDB read costs several
-            # milliseconds.
-            self._local.snapshot = (trial.number, trials)
+            # The claim that follows needs the same list, unless another thread comes in between: a
+            # read from a database costs several milliseconds.
+            self._turn += 1
+            self._local.snapshot = (trial.number, self._turn, trials)
             return without_single_values(dict(shared))
 
     def sample_relative(
@@ -221,6 +224,7 @@ class PartitionSampler(BaseSampler):
         if not space or not box_of(space).finite:
             return
         with _LOCK:
+            self._turn += 1
             journal = self._cache_of(study).journal(self, study, space)
             journal.sync(read_trials(study))
             if journal.is_last(trial, failed=state is TrialState.FAIL):
@@ -236,8 +240,10 @@ class PartitionSampler(BaseSampler):
             )
 
     def _snapshot(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        number, trials = self._local.__dict__.pop("snapshot", (None, None))
-        return trials if number == trial.number and trials is not None else read_trials(study)
+        number, turn, trials = self._local.__dict__.pop("snapshot", (None, None, []))
+        fresh = number == trial.number and turn == self._turn
+        self._turn += 1
+        return trials if fresh else read_trials(study)
 
     def _cache_of(self, study: Study) -> _StudyCache:
         if self._cache is None or not self._cache.belongs_to(study):

@@ -71,8 +71,14 @@ def read_partition(study: Study, *, search_space: SearchSpace | None = None) -> 
             "no trial of the study holds a claim, expected a partition sampler such as SOOSampler."
         )
     given = dict(shared) if search_space is None else search_space
+    if not without_single_values(given):
+        raise ValueError(
+            "no completed trial shows the search space yet; give search_space=, or wait for one."
+        )
     space = _ordered(without_single_values(given), entries)
     division = entries[-1].division
+    if division not in DIVISIONS:
+        raise ValueError(f"the division is {division!r}, expected one of {sorted(DIVISIONS)}.")
     tree = Tree(box_of(space), division=DIVISIONS[division], group=cells.depth)
     journal = Journal(space, tree, division=division, direction=study.direction, claim_timeout=None)
     journal.sync(trials)

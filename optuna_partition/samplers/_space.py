@@ -118,4 +118,8 @@ class SharedSpace:
 
 def same_parameters(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether a trial has the expected values, where it has the parameter at all."""
-    return all(parameters[name] == value for name, value in expected.items() if name in parameters)
+    return all(
+        parameters[name] == value or (parameters[name] != parameters[name] and value != value)
+        for name, value in expected.items()
+        if name in parameters
+    )

@@ -16,7 +16,7 @@ from optuna_partition.samplers._reading import Partition, read_partition
 from optuna_partition.samplers._space import SearchSpace
 from optuna_partition.visualization import _theme
 from optuna_partition.visualization._history import ValueAxis, read_history
-from optuna_partition.visualization._variables import color_axis, variables
+from optuna_partition.visualization._variables import color_axis, variable_of
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
@@ -61,7 +61,7 @@ def plot_partition(
     known = {c: sign * v for c in slice_ if (v := partition.tree.value(c)) is not None}
     figure.add_scatter(**_points(partition, known, shown, history.value_name))
     _theme.style(figure, title=_title(partition, shown), height=_HEIGHT)
-    by_name = {variable.name: variable for variable in variables(history)}
+    by_name = {name: variable_of(name, (d,)) for name, d in partition.space.items()}
     for update, k in zip((figure.update_xaxes, figure.update_yaxes), shown, strict=False):
         name = partition.tree.box.axes[k].name
         update(**by_name[name].layout, title={"text": name}, showgrid=False)

@@ -93,7 +93,7 @@ class _View:
 
 def variables(history: History) -> list[Variable]:
     """The variables of a study, in the order in which its trials suggested them."""
-    return [_variable(name, known) for name, known in history.distributions.items()]
+    return [variable_of(name, known) for name, known in history.distributions.items()]
 
 
 def plot_variables(
@@ -169,7 +169,7 @@ def plot_variables_over_trials(study: optuna.Study) -> go.Figure:
 _BOUND = {"color": _theme.MUTED, "width": 1, "dash": "dot"}
 
 
-def _variable(name: str, known: Sequence[BaseDistribution]) -> Variable:
+def variable_of(name: str, known: Sequence[BaseDistribution]) -> Variable:
     """One axis for all the distributions that a variable had: its bounds may have been moved."""
     if all(isinstance(d, CategoricalDistribution) for d in known):
         choices = dict.fromkeys(

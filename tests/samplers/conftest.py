@@ -18,8 +18,6 @@ from optuna.distributions import (
 from optuna_partition import DIRECTSampler, SOOSampler
 from optuna_partition.samplers import PartitionSampler
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
 SPACE: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
     "dropout": FloatDistribution(0.05, 0.65),

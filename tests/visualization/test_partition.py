@@ -82,6 +82,15 @@ def test_cells_without_a_value_are_drawn_empty() -> None:
     assert len(figure.data[0].x) < len(fills)
 
 
+def test_a_study_without_a_result_yet() -> None:
+    study = optuna.create_study(sampler=SOOSampler(search_space=SPACE))
+    study.ask(SPACE)
+    figure = plot_partition(study, search_space=SPACE)
+    assert len(figure.layout.shapes) == 1
+    with pytest.raises(ValueError, match="no completed trial shows the search space yet"):
+        plot_partition(study)
+
+
 def test_bad_names_are_refused(study: optuna.Study) -> None:
     with pytest.raises(ValueError, match="expected two different names of"):
         plot_partition(study, params=("rank", "alpha"))
