@@ -89,7 +89,9 @@ def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) ->
         # Not at the top: that module needs the errors of this one.
         from objectives.models import smollm2
 
-        return _load_huggingface(smollm2.huggingface_folder(), name=SMOLLM2_135M, dtype=dtype)
+        # The folder is the name: exported adapters refer to it, and PEFT finds these weights there.
+        folder = smollm2.huggingface_folder()
+        return _load_huggingface(folder, name=str(folder), dtype=dtype)
     folder = Path(model).expanduser()
     if (folder / "lit_model.pth").is_file():
         return _load_litgpt(folder, name=str(model), dtype=dtype)
