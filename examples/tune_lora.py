@@ -23,9 +23,11 @@ from typing import Any, Final, Literal
 import numpy as np
 import optuna
 from jsonargparse import ArgumentParser
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 from tqdm import tqdm
 
 import objectives
@@ -208,16 +210,26 @@ def open_storage(settings: Settings) -> BaseStorage:
         settings.output.mkdir(parents=True, exist_ok=True)
     arguments = {"connect_args": {"timeout": 100}} if settings.url.startswith("sqlite") else {}
     try:
-        # A worker that was killed stops sending heartbeats, and its trial is run again.
-        return RDBStorage(
-            settings.url, engine_kwargs=arguments, heartbeat_interval=60, grace_period=180
-        )
+        try:
+            return connect(settings.url, arguments)
+        except (DBAPIError, StorageInternalError) as error:
+            # Workers that start together on an empty database all make its tables.
+            if not any(text in str(error) for text in ("already exists", "duplicate key")):
+                raise
+            time.sleep(2)
+            return connect(settings.url, arguments)
     except Exception as error:  # every driver has errors of its own
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"can't open the storage {settings.url} ({reason}); start the database, or give "
             "--storage a URL such as sqlite:///study.db or postgresql://user@host/name."
         ) from error
+
+
+def connect(url: str, arguments: dict[str, Any]) -> BaseStorage:
+    """Open the database; its tables are made if they are missing."""
+    # A worker that was killed stops sending heartbeats, and its trial is run again.
+    return RDBStorage(url, engine_kwargs=arguments, heartbeat_interval=60, grace_period=180)
 
 
 def load(config: FineTuneConfig) -> tuple[Progress, objectives.FineTuneObjective]:
