@@ -19,6 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from objectives.models import smollm2
+from objectives.models.errors import ModelFormatError, ModelNotFoundError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,14 +40,6 @@ _ARCHITECTURE_FIELDS: Final = (
     "rope_base",
     "rope_adjustments",
 )
-
-
-class ModelNotFoundError(ValueError):
-    """No model by this name or in this folder."""
-
-
-class ModelFormatError(ValueError):
-    """The folder holds a model, but not one that can be tuned here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +81,6 @@ def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) ->
         ModelFormatError: If the files are there but are no usable Llama-architecture model.
     """
     if isinstance(model, str) and model.lower() == SMOLLM2_135M:
-        # Not at the top: that module needs the errors of this one.
-        from objectives.models import smollm2
-
         # The folder is the name: exported adapters refer to it, and PEFT finds these weights there.
         folder = smollm2.huggingface_folder()
         return _load_huggingface(folder, name=str(folder), dtype=dtype)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from objectives.models.base import ModelFormatError, ModelNotFoundError
+from objectives.models.errors import ModelFormatError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

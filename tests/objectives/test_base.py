@@ -13,13 +13,8 @@ from litgpt.utils import save_config
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from objectives.models.base import (
-    BaseModel,
-    ModelFormatError,
-    ModelNotFoundError,
-    litgpt_config,
-    load_base_model,
-)
+from objectives.models.base import BaseModel, litgpt_config, load_base_model
+from objectives.models.errors import ModelFormatError, ModelNotFoundError
 
 TEXT = "the place where people vote, having or covered with hair"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

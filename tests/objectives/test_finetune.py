@@ -24,7 +24,7 @@ from peft import PeftModel
 from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, finetune
 from objectives.data import DataError
 from objectives.finetune import OutOfMemoryError
-from objectives.models.base import ModelNotFoundError
+from objectives.models.errors import ModelNotFoundError
 from objectives.models.lora import LitGPTLora, RankError, huggingface_model
 from objectives.scoring import Score
 from objectives.timing import overhead

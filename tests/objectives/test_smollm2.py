@@ -15,12 +15,8 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from objectives.models import smollm2
-from objectives.models.base import (
-    BaseModel,
-    ModelFormatError,
-    ModelNotFoundError,
-    load_base_model,
-)
+from objectives.models.base import BaseModel, load_base_model
+from objectives.models.errors import ModelFormatError, ModelNotFoundError
 from objectives.scoring import Scorer
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "examples/data/wordnet/questions.jsonl"
