@@ -58,6 +58,15 @@ class Axis(Protocol):
     def value(self, level: int, index: int) -> Any:
         """Parameter value at the cell's center."""
 
+    def at(self, unit: float) -> Any:
+        """Parameter value at a position in [0, 1] of the axis."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether the axis has the parameter value."""
+
+    def part(self, level: int, index: int, value: Any) -> int:
+        """Child number, after a split of the cell, of the part that holds one of its values."""
+
     def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
         """Low and high edge in unit-cube lengths, exact."""
 
@@ -111,6 +120,23 @@ class FloatAxis:
         else:
             value = self.low * (1 - unit) + self.high * unit
         return min(max(value, self.low), self.high)
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value is a number of the range."""
+        return isinstance(value, float | int) and self.low <= value <= self.high
+
+    def part(self, level: int, index: int, value: float) -> int:
+        """The third that holds the value; at an edge the upper one."""
+        position: int = math.floor(self.unit(value) * 3 ** (level + 1)) - 3 * index
+        return min(max(position, 0), 2)
+
+    def unit(self, value: float) -> float:
+        """Position in [0, 1] of a value of the range: the inverse of `at`, up to rounding."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        # Halves keep a range as wide as the floats themselves from overflowing.
+        return (value / 2 - low / 2) / (high / 2 - low / 2)
 
     def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
         """Low and high edge in unit-cube lengths."""
@@ -193,6 +219,25 @@ class GridAxis:
         """Value at the run's center."""
         return self.values[_run(self, level, index).center]
 
+    def at(self, unit: float) -> Any:
+        """The value whose own share of the axis holds the position."""
+        low, high = _coordinate(self, 0), _coordinate(self, len(self.values))
+        k = math.floor(_position(self, low + (high - low) * unit))
+        return self.values[min(max(k, 0), len(self.values) - 1)]
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value is on the grid."""
+        try:
+            return self.values.index(value) >= 0
+        except ValueError:
+            return False
+
+    def part(self, level: int, index: int, value: Any) -> int:
+        """The run that holds the value."""
+        k = self.values.index(value)
+        parts = _thirds(self, _run(self, level, index))
+        return next(number for number, part in enumerate(parts) if k < part.stop)
+
     def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
         """Edges as shares of the number of values."""
         run = _run(self, level, index)
@@ -274,11 +319,30 @@ class ChoiceAxis:
         """The choice; the first one while the axis is unsplit."""
         return self.choices[index]
 
+    def at(self, unit: float) -> Any:
+        """The choice at a position, when the choices are laid side by side."""
+        return self.choices[min(math.floor(unit * len(self.choices)), len(self.choices) - 1)]
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value is one of the choices."""
+        return any(_is_choice(value, choice) for choice in self.choices)
+
+    def part(self, level: int, index: int, value: Any) -> int:
+        """Number of the choice."""
+        return next(k for k, choice in enumerate(self.choices) if _is_choice(value, choice))
+
     def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
         """Edges when the choices are laid side by side."""
         if level == 0:
             return Fraction(0), Fraction(1)
         return Fraction(index, len(self.choices)), Fraction(index + 1, len(self.choices))
+
+
+def _is_choice(value: Any, choice: Any) -> bool:
+    """Equal and of one type: True is no 1; a NaN is a NaN."""
+    return type(value) is type(choice) and (
+        value == choice or (value != value and choice != choice)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +374,10 @@ class Box:
             axis.name: axis.value(level, i)
             for axis, level, i in zip(self.axes, levels, index, strict=True)
         }
+
+    def at(self, units: Sequence[float]) -> dict[str, Any]:
+        """Parameter values at a point of the unit cube, shape (d,)."""
+        return {axis.name: axis.at(unit) for axis, unit in zip(self.axes, units, strict=True)}
 
     def center(self) -> dict[str, Any]:
         """Parameter values at the center of the whole box."""

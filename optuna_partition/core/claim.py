@@ -5,8 +5,15 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from optuna_partition.core.cell import Cell
+
+Rank = tuple[float, ...]
+"""Violation of the constraints, then the minimized value or values: compared from the left."""
+
+WORST: Rank = (math.inf, math.inf)
+"""Rank of a failed evaluation: behind all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +27,15 @@ class Round:
         max_depth: Deepest level that the sweep visits: the depth of the tree when it opened.
         selected: Cells that the iteration divides, in this order; only the claim that opened the
             round holds them.
+        width: Number of levels that the sweep takes together [LOGO].
+        best: Best value when the round opened.
     """
 
     number: int
     max_depth: int | None = None
     selected: tuple[Cell, ...] = ()
+    width: int | None = None
+    best: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +47,13 @@ class Claim:
         axis: Axis along which its parent is split; None for the root.
         round: The round in which the parent was chosen; None for the root and for a speculative
             choice.
+        repeat: How many trials have evaluated the point before, for rules that average noise.
     """
 
     cell: Cell
     axis: int | None = None
     round: Round | None = None
+    repeat: int = 0
 
 
 class Status(enum.Enum):
@@ -58,9 +71,38 @@ class Record:
     Args:
         claim: The claim.
         status: What became of it.
-        value: Minimized value if the status is KNOWN; +inf counts as the worst.
+        value: Minimized value if the status is KNOWN; +inf counts as the worst feasible one.
+        violation: By how much the constraints are violated; 0 for a feasible point.
+        objectives: Minimized values of several objectives; then `value` is not used.
     """
 
     claim: Claim
     status: Status
     value: float = math.inf
+    violation: float = 0.0
+    objectives: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A point that no claim asked for: enqueued, added, or chosen by another sampler.
+
+    Args:
+        values: Parameter values in the order of the box's axes, within their ranges.
+        status: PENDING or KNOWN.
+        value: As in `Record`.
+        violation: As in `Record`.
+        objectives: As in `Record`.
+    """
+
+    values: tuple[Any, ...]
+    status: Status
+    value: float = math.inf
+    violation: float = 0.0
+    objectives: tuple[float, ...] = ()
+
+
+def rank(outcome: Record | Observation) -> Rank:
+    """Rank of a known outcome; NaN counts as the worst feasible value."""
+    values = outcome.objectives or (outcome.value,)
+    return outcome.violation, *(math.inf if math.isnan(v) else v for v in values)

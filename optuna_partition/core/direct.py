@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Round
+from optuna_partition.core.claim import Claim, Rank, Round
+from optuna_partition.core.node import Node
 from optuna_partition.core.tree import Tree
 
 FloatArray = NDArray[np.float64]
@@ -45,11 +45,11 @@ def direct(
 
 
 def _continue_iteration(tree: Tree) -> Claim | None:
-    claims = tree.claims_of_round(tree.round)
-    for claim in claims:
-        for cell in claim.round.selected if claim.round else ():
-            if tree.is_leaf(cell):
-                return tree.divide(cell, Round(tree.round))
+    for member in tree.members(tree.round):
+        for cell in member.round.selected:
+            leaf = tree.find(cell)
+            if leaf is not None and leaf.is_leaf:
+                return tree.divide(leaf, Round(tree.round))
     return None
 
 
@@ -62,13 +62,22 @@ def _open_iteration(
     keys = list(groups)
     chosen = potentially_optimal(
         np.array([size(key) for key in keys]),
-        np.array([value for value, _ in groups.values()]),
+        _single_values([leaf.rank for leaf in groups.values()]),
         epsilon=epsilon,
     )
-    selected: list[Cell] = []
+    selected: list[Node] = []
     for key in (keys[i] for i in chosen):
-        selected.extend((groups[key][1],) if one_per_size else tree.ties(key))
-    return tree.divide(selected[0], Round(tree.round + 1, selected=tuple(selected)))
+        selected.extend([groups[key]] if one_per_size else tree.ties(key))
+    cells = tuple(leaf.cell for leaf in selected)
+    return tree.divide(selected[0], Round(tree.round + 1, selected=cells))
+
+
+def _single_values(ranks: list[Rank]) -> FloatArray:
+    """Values of feasible leaves, +inf for the others; violations while nothing is feasible."""
+    feasible = [violation == 0 for violation, _ in ranks]
+    if not any(feasible):
+        return np.array([violation for violation, _ in ranks])
+    return np.array([value if violation == 0 else math.inf for violation, value in ranks])
 
 
 def potentially_optimal(sizes: FloatArray, values: FloatArray, *, epsilon: float) -> IntArray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from optuna_partition.core.claim import Claim, Round
+from optuna_partition.core.claim import WORST, Claim, Rank, Round
 from optuna_partition.core.tree import Tree
 
 DepthLimit = Callable[[int], float]
@@ -32,15 +32,14 @@ def soo(tree: Tree, *, h_max: DepthLimit | None = None) -> Claim | None:
 
 
 def _continue_sweep(tree: Tree) -> Claim | None:
-    claims = tree.claims_of_round(tree.round)
-    if not claims:
+    members = tree.members(tree.round)
+    if not members:
         return None
     # The depths are maxima and the bound is a minimum: whoever claimed first, the sweep's position
     # is the same.
-    depth = max(claim.cell.depth for claim in claims) - 1
-    max_depth = max(claim.round.max_depth or 0 for claim in claims if claim.round)
-    bound = min(_parent_value(tree, claim) for claim in claims)
-    return _next(tree, Round(tree.round, max_depth), first=depth + 1, bound=bound)
+    max_depth = max(member.round.max_depth or 0 for member in members)
+    bound = min(WORST if member.node is None else member.node.rank for member in members)
+    return _next(tree, Round(tree.round, max_depth), 1 + max(m.depth for m in members), bound)
 
 
 def _open_sweep(tree: Tree, h_max: DepthLimit | None) -> Claim | None:
@@ -50,17 +49,12 @@ def _open_sweep(tree: Tree, h_max: DepthLimit | None) -> Claim | None:
     limit = math.inf if h_max is None else h_max(tree.expansions)
     # A limit above which no leaf is left would end the search: the shallowest level stays open.
     max_depth = max(min(tree.depth, limit), depths[0])
-    return _next(tree, Round(tree.round + 1, math.floor(max_depth)), first=0, bound=math.inf)
+    return _next(tree, Round(tree.round + 1, math.floor(max_depth)), first=0, bound=WORST)
 
 
-def _next(tree: Tree, sweep: Round, *, first: int, bound: float) -> Claim | None:
+def _next(tree: Tree, sweep: Round, first: int, bound: Rank) -> Claim | None:
     for depth in range(first, (sweep.max_depth or 0) + 1):
         best = tree.best_leaf(depth)
-        if best is not None and best[0] <= bound:
-            return tree.divide(best[1], sweep)
+        if best is not None and best.rank <= bound:
+            return tree.divide(best, sweep)
     return None
-
-
-def _parent_value(tree: Tree, claim: Claim) -> float:
-    value = tree.value_of_parent(claim)
-    return math.inf if value is None else value

@@ -5,11 +5,13 @@ function of the claims and of what became of them, whatever the order in which t
 recorded claim can be replaced or taken back.
 
 Terms: an *evaluation* is a point that a trial is spent on, named by the cell that was made for it
-    (with a division along
-several sides at once: by the cell split along that side alone). The middle child of a split shares
-its parent's evaluation, so each evaluation belongs to exactly one leaf. A cell is *divided* as soon
-as somebody claimed one of its children. A division along one side has its children at once; one
-along several has them when all values are in, as the best ones get the largest cells.
+(with a division along several sides at once: by the cell split along that side alone). The middle
+child of a split shares its parent's evaluation, so each evaluation belongs to exactly one leaf. A
+cell is *divided* as soon as somebody claimed one of its children. A division along one side has its
+children at once; one along several has them when all values are in, as the best ones get the
+largest cells. A *guest* is an observed point that nobody claimed: the leaf around it ranks by the
+better of its center and its guests, and a guest at the very center of a cell is that cell's
+evaluation.
 """
 
 from __future__ import annotations
@@ -17,36 +19,34 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from optuna_partition.core.box import Box
-from optuna_partition.core.cell import Cell, child, children, parent, root, splittable_axes
-from optuna_partition.core.claim import Claim, Record, Round, Status
+from optuna_partition.core.cell import Cell, children, parent, root
+from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status
+from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
 
 
-@dataclass(slots=True)
-class _Evaluation:
-    """All that was recorded about one point, and what it amounts to."""
-
-    records: dict[int, Record] = field(default_factory=dict)
-    status: Status = Status.FAILED
-    value: float = math.inf
-
-    @property
-    def known(self) -> bool:
-        return self.status is Status.KNOWN
-
-
 @dataclass(frozen=True, slots=True)
-class _Division:
-    """A divided cell: the evaluations that it needs, by axis, and its children once known."""
+class Member:
+    """A claim of a round, as far as its rule needs it.
 
-    evaluations: tuple[tuple[int, Cell], ...]
-    children: tuple[Cell, ...]
+    Args:
+        number: The trial.
+        round: What the claim says about the round.
+        depth: Depth of the divided cell.
+        node: The divided node; None if it is not part of the tree now.
+    """
+
+    number: int
+    round: Round
+    depth: int
+    node: Node | None
 
 
 class Tree:
@@ -66,24 +66,27 @@ class Tree:
         self._division = division
         self._group = group
         self._max_retries = max_retries
-        self._records: dict[int, Record] = {}
-        self._evaluations: dict[Cell, _Evaluation] = {self.root: _Evaluation()}
-        # Claimed evaluations of a cell's children, whether the cell is part of the tree already or
-        # not.
-        self._claimed: dict[Cell, set[Cell]] = {}
-        self._rounds: dict[int, dict[int, Claim]] = {}
-        # The part of the claims that hangs together from the root.
-        self._evaluation_of: dict[Cell, Cell] = {}
-        self._parent: dict[Cell, Cell] = {}
-        self._divisions: dict[Cell, _Division] = {}
-        self._leaf_of: dict[Cell, Cell] = {}
-        self._divider_of: dict[Cell, tuple[Cell, int]] = {}
-        self._free: set[Cell] = set()
-        self._unknown_leaves: set[Cell] = set()
-        self._heaps: dict[int, list[tuple[float, Cell]]] = {}
+        # What each trial holds: a sample of an evaluation, or a record that hangs from a cell which
+        # nobody has made yet (`_waiting`, by the cell that it divides).
+        self._held: dict[int, Sample | Record] = {}
+        self._waiting: dict[Cell, dict[int, Record]] = {}
+        self._guests: dict[int, Guest] = {}
+        self._rounds: dict[int, set[int]] = {}
+        self._same: dict[Any, Any] = {}
+        self._plant()
+
+    def _plant(self) -> None:
+        """Start with the undivided box."""
+        evaluation = Evaluation(self.root, None, None)
+        self._root = Node(self.root, evaluation, None)
+        self._free: set[Evaluation] = set()
+        self._unknown: set[Node] = set()
+        self._open: set[Node] = set()
+        self._heaps: dict[int, list[tuple[Rank, Node]]] = {}
         self._depths: Counter[int] = Counter()
-        self._grow(self.root, self.root)
-        self._note_free(self.root)
+        self._divided: dict[int, set[Node]] = {}
+        self._settle(evaluation)
+        self._add_leaf(self._root)
 
     # Recording
 
@@ -94,196 +97,327 @@ class Tree:
             Whether the claim can be part of this tree; a claim of another division or box is left
             out.
         """
-        before = self._records.get(number)
-        if record == before:
+        held = self._held.get(number)
+        if isinstance(held, Sample) and record is not None and _same_claim(held, record.claim):
+            sample = sample_of(number, record, held.evaluation)
+            if (sample.status, sample.rank) != (held.status, held.rank):
+                held.status, held.rank = sample.status, sample.rank
+                self._settle(held.evaluation)
             return True
-        if before is not None and record is not None and record.claim == before.claim:
-            self._replace(number, record)
+        if held is not None:
+            if held == record:
+                return True
+            self._release(number, held)
+        return record is None or self._hold(number, record)
+
+    def _hold(self, number: int, record: Record) -> bool:
+        claim = record.claim
+        if claim.axis is None:
+            if claim.cell != self.root:
+                return False
+            self._join(number, record, self._root.evaluation)
             return True
-        if before is not None:
-            self._remove(number, before.claim)
-        if record is None:
-            return True
-        divided = self._parent_of(record.claim)
-        if divided is None and record.claim.cell != self.root:
+        if not _names_a_child(self.box, claim):
             return False
-        self._add(number, record, divided)
+        divided, _ = parent(self.box, claim.cell, claim.axis)
+        node = self._find(divided)
+        if node is None:
+            self._waiting.setdefault(divided, {})[number] = record
+            self._held[number] = record
+            self._note_round(number, claim.round)
+            return True
+        if node.is_leaf and self._can_divide(node, claim):
+            self._divide(node)
+            self._grow(self._shape(node))
+        evaluation = _part_of(node, claim)
+        if evaluation is None:
+            return False
+        self._join(number, record, evaluation)
         return True
 
-    def _parent_of(self, claim: Claim) -> Cell | None:
-        """The cell that the claim divides; None for the root and what this tree never claims."""
-        cell, axis = claim.cell, claim.axis
-        if axis is None or not (
-            len(cell.levels) == len(cell.index) == len(self.box.axes)
-            and 0 <= axis < len(cell.levels)
-            and cell.levels[axis] > 0
-        ):
-            return None
-        divided, _ = parent(self.box, cell, axis)
-        if axis not in self._division(self.box, divided):
-            return None
-        offspring = children(self.box, divided, axis)
-        return divided if (cell, False) in offspring else None
+    def _join(self, number: int, record: Record, evaluation: Evaluation) -> None:
+        """Add a sample to an evaluation of the tree."""
+        sample = sample_of(number, record, evaluation)
+        if sample.round is not None:  # thousands of claims say the same of a round
+            sample.round = self._same.setdefault(sample.round, sample.round)
+        self._held[number] = sample
+        self._note_round(number, sample.round)
+        evaluation.samples = (*evaluation.samples, sample)
+        self._settle(evaluation)
 
-    def _add(self, number: int, record: Record, divided: Cell | None) -> None:
-        claim = record.claim
-        self._records[number] = record
-        evaluation = self._evaluations.setdefault(claim.cell, _Evaluation())
-        evaluation.records[number] = record
-        if claim.round is not None:
-            self._rounds.setdefault(claim.round.number, {})[number] = claim
-        self._settle(claim.cell, evaluation)
-        if divided is None:
+    def _release(self, number: int, held: Sample | Record) -> None:
+        """Forget what a trial holds."""
+        del self._held[number]
+        if isinstance(held, Record):
+            self._forget_round(number, held.claim.round)
+            for cell, waiting in list(self._waiting.items()):
+                if waiting.pop(number, None) is not None and not waiting:
+                    del self._waiting[cell]
             return
-        self._claimed.setdefault(divided, set()).add(claim.cell)
-        if divided in self._evaluation_of and divided not in self._divisions:
-            self._prune(divided)
-            self._grow(divided, self._evaluation_of[divided])
+        self._forget_round(number, held.round)
+        evaluation, node = held.evaluation, held.evaluation.divider
+        evaluation.samples = tuple(s for s in evaluation.samples if s is not held)
+        self._settle(evaluation)
+        if node is not None and not any(e.samples for e in node.division):
+            self._undo(node)
 
-    def _replace(self, number: int, record: Record) -> None:
-        self._records[number] = record
-        evaluation = self._evaluations[record.claim.cell]
-        evaluation.records[number] = record
-        self._settle(record.claim.cell, evaluation)
+    def _note_round(self, number: int, round_: Round | None) -> None:
+        if round_ is not None:
+            self._rounds.setdefault(round_.number, set()).add(number)
 
-    def _remove(self, number: int, claim: Claim) -> None:
-        del self._records[number]
-        evaluation = self._evaluations[claim.cell]
-        del evaluation.records[number]
-        if claim.round is not None:
-            claims = self._rounds[claim.round.number]
-            del claims[number]
-            if not claims:
-                del self._rounds[claim.round.number]
-        self._settle(claim.cell, evaluation)
-        divided = self._parent_of(claim)
-        if evaluation.records or divided is None:
-            return
-        self._claimed[divided].remove(claim.cell)
-        if self._claimed[divided]:
-            return
-        del self._claimed[divided]
-        if divided in self._divisions:
-            self._prune(divided)
-            self._grow(divided, self._evaluation_of[divided])
+    def _forget_round(self, number: int, round_: Round | None) -> None:
+        if round_ is not None:
+            self._rounds[round_.number].discard(number)
+            if not self._rounds[round_.number]:
+                del self._rounds[round_.number]
 
-    def _settle(self, cell: Cell, evaluation: _Evaluation) -> None:
-        """Draw the conclusion from all records of an evaluation, and tell its leaf."""
-        was_known, before = evaluation.known, evaluation.value
-        evaluation.status, evaluation.value = self._conclusion(evaluation)
-        self._note_free(cell)
-        if (evaluation.known, evaluation.value) == (was_known, before):
-            return
-        if cell in self._leaf_of:
-            self._note_leaf(self._leaf_of[cell])
-        divided, _ = self._divider_of.get(cell, (None, None))
-        if divided is not None and len(self._division(self.box, divided)) > 1:
-            # The order of a division along several sides follows from the values.
-            self._prune(divided)
-            self._grow(divided, self._evaluation_of[divided])
+    def observe(self, number: int, observation: Observation | None) -> None:
+        """Set the point that trial `number` evaluates without a claim; None takes it back."""
+        guest = self._guests.get(number)
+        if guest is not None and observation is not None:
+            if guest.observation == observation:
+                return
+            if _equal(guest.observation.values, observation.values):
+                guest.observation = observation
+                self._welcome(guest, guest.node)
+                for evaluation in _evaluations_at(guest.node):
+                    if guest in evaluation.adopted:
+                        self._settle(evaluation)
+                return
+            self.observe(number, None)
+        if observation is not None:
+            guest = self._guests[number] = Guest(number, observation, self._root)
+            self._seat([guest], self._root)
+        elif guest is not None:
+            # A guest may have let cells be divided that nobody claimed: all is made again.
+            del self._guests[number]
+            self._make_again()
 
-    def _conclusion(self, evaluation: _Evaluation) -> tuple[Status, float]:
-        known = [n for n, record in evaluation.records.items() if record.status is Status.KNOWN]
-        if known:  # twice only after a worker was taken for dead: the earlier trial counts
-            value = evaluation.records[min(known)].value
-            return Status.KNOWN, math.inf if math.isnan(value) else value
-        if any(record.status is Status.PENDING for record in evaluation.records.values()):
-            return Status.PENDING, math.inf
-        if len(evaluation.records) > self._max_retries:
-            return Status.KNOWN, math.inf
-        return Status.FAILED, math.inf
+    def _make_again(self) -> None:
+        records = {n: _record_of(held) for n, held in sorted(self._held.items())}
+        guests = list(self._guests.values())
+        self._held, self._waiting, self._rounds = {}, {}, {}
+        self._plant()
+        for number, record in records.items():
+            self._hold(number, record)
+        self._seat(guests, self._root)
 
-    def _note_free(self, cell: Cell) -> None:
-        wanted = cell == self.root or cell in self._divider_of
-        if wanted and self._evaluations[cell].status is Status.FAILED:
-            self._free.add(cell)
+    def _settle(self, evaluation: Evaluation) -> None:
+        """Draw the conclusion from all samples of an evaluation, and tell its leaf."""
+        before = evaluation.status, evaluation.rank
+        evaluation.conclude(self._max_retries)
+        if evaluation.status is Status.FAILED:
+            self._free.add(evaluation)
         else:
-            self._free.discard(cell)
+            self._free.discard(evaluation)
+        if (evaluation.status, evaluation.rank) == before:
+            return
+        if evaluation.leaf is not None:
+            self._note_leaf(evaluation.leaf)
+        divider = evaluation.divider
+        if divider is not None and len({e.axis for e in divider.division}) > 1:
+            # The order of a division along several sides follows from the values.
+            self._fell(divider)
+            self._grow(self._shape(divider))
 
     # Shape
 
-    def _grow(self, cell: Cell, evaluation: Cell) -> None:
-        """Make `cell` a node, with all that was claimed below it."""
-        stack = [(cell, evaluation)]
-        while stack:
-            cell, evaluation = stack.pop()
-            self._evaluation_of[cell] = evaluation
-            if cell not in self._claimed:
-                self._leaf_of[evaluation] = cell
-                self._depths[cell.depth] += 1
-                self._note_leaf(cell)
-                continue
-            offspring = self._divide(cell)
-            for descendant, _ in offspring:
-                self._parent[descendant] = cell
-            stack.extend(offspring)
-
-    def _divide(self, cell: Cell) -> list[tuple[Cell, Cell]]:
-        """Children of a divided cell with their evaluations; none while the shape is open."""
-        axes = self._division(self.box, cell)
-        needed: list[tuple[int, Cell]] = []
-        for axis in axes:
-            for evaluation in (c for c, inherits in children(self.box, cell, axis) if not inherits):
-                needed.append((axis, evaluation))
-                self._evaluations.setdefault(evaluation, _Evaluation())
-                self._divider_of[evaluation] = (cell, axis)
-                self._note_free(evaluation)
-        values = {e: self._evaluations[e] for _, e in needed}
-        offspring: list[tuple[Cell, Cell]] = []
-        if len(axes) == 1 or all(e.known for e in values.values()):
-            best = {a: min(values[e].value for axis, e in needed if axis == a) for a in axes}
-            offspring = self._nested(cell, sorted(axes, key=lambda a: (best[a], a)))
-        self._divisions[cell] = _Division(tuple(needed), tuple(c for c, _ in offspring))
-        return offspring
-
-    def _nested(self, cell: Cell, axes: list[int]) -> list[tuple[Cell, Cell]]:
-        """Children, with evaluations, of splitting the center cell along one axis after another."""
-        offspring: list[tuple[Cell, Cell]] = []
-        middle = cell
-        for axis in axes:
-            for part, inherits in children(self.box, middle, axis):
-                if not inherits:
-                    number = parent(self.box, part, axis)[1]
-                    offspring.append((part, child(self.box, cell, axis, number)))
-            middle = next(part for part, inherits in children(self.box, middle, axis) if inherits)
-        offspring.append((middle, self._evaluation_of[cell]))
-        return offspring
-
-    def _prune(self, cell: Cell) -> None:
-        """Take away all below `cell`, and `cell` as a leaf; it stays a node without shape."""
-        stack = [cell]
+    def _grow(self, nodes: Iterable[Node]) -> None:
+        """Make leaves of new nodes, or divide them where claims or guests say so."""
+        stack = list(nodes)
         while stack:
             node = stack.pop()
-            division = self._divisions.pop(node, None)
-            if division is None:
-                if self._leaf_of.get(self._evaluation_of[node]) == node:
-                    self._drop_leaf(node)
-            else:
-                stack.extend(division.children)
-                for _, evaluation in division.evaluations:
-                    del self._divider_of[evaluation]
-                    self._free.discard(evaluation)
-            if node != cell:
-                del self._evaluation_of[node]
-                del self._parent[node]
+            self._add_leaf(node)
+            waiting = self._waiting.pop(node.cell, {}) if self._waiting else {}
+            claims = {n: r for n, r in waiting.items() if self._can_divide(node, r.claim)}
+            if not claims and not self._is_full(node):
+                continue
+            self._divide(node)
+            for number, record in claims.items():
+                evaluation = _part_of(node, record.claim)
+                assert evaluation is not None
+                self._join(number, record, evaluation)
+            if not node.children:  # the values of several sides may have shaped it already
+                stack.extend(self._shape(node))
 
-    def _drop_leaf(self, cell: Cell) -> None:
-        del self._leaf_of[self._evaluation_of[cell]]
-        self._unknown_leaves.discard(cell)
-        self._depths[cell.depth] -= 1
-        if not self._depths[cell.depth]:
-            del self._depths[cell.depth]
+    def _can_divide(self, node: Node, claim: Claim) -> bool:
+        axis = claim.axis
+        return (
+            axis is not None
+            and axis in self._division(self.box, node.cell)
+            and (claim.cell, False) in children(self.box, node.cell, axis)
+        )
 
-    def _note_leaf(self, cell: Cell) -> None:
-        if not splittable_axes(self.box, cell):
+    def _is_full(self, node: Node) -> bool:
+        """Whether guests have already evaluated all that a division of the leaf needs."""
+        axes = self._division(self.box, node.cell) if node.guests else ()
+        return bool(axes) and all(
+            inherits or self._guests_at(node, cell)
+            for axis in axes
+            for cell, inherits in children(self.box, node.cell, axis)
+        )
+
+    def _guests_at(self, node: Node, cell: Cell) -> tuple[Guest, ...]:
+        """Guests of a node that sit at the center of a cell inside it."""
+        if not node.guests:
+            return ()
+        center = self._center(cell)
+        return tuple(g for g in node.guests if _equal(g.observation.values, center))
+
+    def _center(self, cell: Cell) -> tuple[Any, ...]:
+        return tuple(self.box.decode(cell.levels, cell.index).values())
+
+    def _divide(self, leaf: Node) -> None:
+        """Make the evaluations of a division; its children follow by `_shape`."""
+        self._drop_leaf(leaf)
+        leaf.evaluation.leaf = None
+        self._divided.setdefault(leaf.depth, set()).add(leaf)
+        self._open.add(leaf)
+        needed: list[Evaluation] = []
+        for axis in self._division(self.box, leaf.cell):
+            for cell, inherits in children(self.box, leaf.cell, axis):
+                if inherits:
+                    continue
+                evaluation = Evaluation(self._shared(cell), axis, leaf)
+                evaluation.adopted = self._guests_at(leaf, cell)
+                needed.append(evaluation)
+        leaf.division = tuple(needed)
+        for evaluation in needed:
+            evaluation.conclude(self._max_retries)
+            if evaluation.status is Status.FAILED:
+                self._free.add(evaluation)
+
+    def _shape(self, node: Node) -> list[Node]:
+        """Give a divided node its children if their shape is known; returns the new leaves."""
+        axes = sorted({e.axis for e in node.division if e.axis is not None})
+        if not axes or (len(axes) > 1 and not all(e.known for e in node.division)):
+            return []
+        self._open.discard(node)
+        best = {a: min(e.rank for e in node.division if e.axis == a) for a in axes}
+        part_of = {(e.axis, parent(self.box, e.cell, e.axis or 0)[1]): e for e in node.division}
+        leaves: list[Node] = []
+        middle, guests = node, node.guests
+        node.guests = ()
+        for axis in sorted(axes, key=lambda a: (best[a], a)):
+            middle.axis = axis
+            parts = []
+            for cell, inherits in children(self.box, middle.cell, axis):
+                number = parent(self.box, cell, axis)[1]
+                evaluation = node.evaluation if inherits else part_of[axis, number]
+                parts.append(Node(self._shared(cell), evaluation, middle))
+            middle.children = tuple(parts)
+            leaves.extend(part for part in parts if part.evaluation is not node.evaluation)
+            middle = next(part for part in parts if part.evaluation is node.evaluation)
+        leaves.append(middle)
+        self._seat(guests, node, grow=False)
+        return leaves
+
+    def _shared(self, cell: Cell) -> Cell:
+        """The cell with a tuple of levels that all cells of its shape share: it saves memory."""
+        return Cell(self._same.setdefault(cell.levels, cell.levels), cell.index)
+
+    def _undo(self, node: Node) -> None:
+        """Make a divided node a leaf again, unless guests divide it."""
+        self._fell(node)
+        self._free.difference_update(node.division)
+        self._open.discard(node)
+        node.division = ()
+        self._divided[node.depth].discard(node)
+        if not self._divided[node.depth]:
+            del self._divided[node.depth]
+        self._grow([node])
+
+    def _fell(self, node: Node) -> None:
+        """Take away all below a divided node; what was claimed there waits for it again."""
+        if not node.children:
             return
-        evaluation = self._evaluations[self._evaluation_of[cell]]
-        if evaluation.known:
-            self._unknown_leaves.discard(cell)
-            heap = self._heaps.setdefault(self._group(self.box, cell), [])
-            heapq.heappush(heap, (evaluation.value, cell))
-        else:
-            self._unknown_leaves.add(cell)
+        guests: list[Guest] = []
+        stack = list(node.children)
+        while stack:
+            fallen = stack.pop()
+            guests.extend(fallen.guests)
+            stack.extend(fallen.children)
+            if fallen.is_leaf:
+                self._drop_leaf(fallen)
+                fallen.evaluation.leaf = None
+                continue
+            self._open.discard(fallen)
+            if fallen.division:
+                self._divided[fallen.depth].discard(fallen)
+            self._free.difference_update(fallen.division)
+            for evaluation in fallen.division:
+                for sample in evaluation.samples:
+                    record = _record_of(sample)
+                    self._held[sample.number] = record
+                    self._waiting.setdefault(fallen.cell, {})[sample.number] = record
+        node.children, node.axis = (), -1
+        node.guests = tuple(sorted(guests, key=lambda guest: guest.number))
+        for guest in node.guests:
+            guest.node = node
+        self._open.add(node)
+
+    # Leaves
+
+    def _add_leaf(self, node: Node) -> None:
+        node.evaluation.leaf = node
+        self._depths[node.depth] += 1
+        self._note_leaf(node)
+
+    def _drop_leaf(self, node: Node) -> None:
+        self._unknown.discard(node)
+        self._depths[node.depth] -= 1
+        if not self._depths[node.depth]:
+            del self._depths[node.depth]
+
+    def _note_leaf(self, node: Node) -> None:
+        if not node.known:
+            if self._division(self.box, node.cell):
+                self._unknown.add(node)
+            return
+        self._unknown.discard(node)
+        if self._division(self.box, node.cell):
+            key = self._group(self.box, node.cell)
+            heapq.heappush(self._heaps.setdefault(key, []), (node.rank, node))
+
+    # Guests
+
+    def _seat(self, guests: Iterable[Guest], node: Node, *, grow: bool = True) -> None:
+        """Bring guests of a node to the leaves, or the open divisions, that hold them."""
+        for guest in guests:
+            place = node
+            while place.children:
+                place.best_guest = min(place.best_guest, guest.rank)
+                axis = self.box.axes[place.axis]
+                level, index = place.cell.levels[place.axis], place.cell.index[place.axis]
+                number = axis.part(level, index, guest.observation.values[place.axis])
+                offset = axis.children(level, index).index(number)
+                place = place.children[offset]
+            guest.node = place
+            place.guests = (*place.guests, guest)
+            self._adopt(guest, place)
+            self._welcome(guest, place)
+            if grow and place.is_leaf and self._is_full(place):
+                self._drop_leaf(place)
+                self._grow([place])
+
+    def _adopt(self, guest: Guest, place: Node) -> None:
+        """A guest at the center of an evaluation is one of its trials."""
+        for evaluation in _evaluations_at(place):
+            if guest not in evaluation.adopted and _equal(
+                guest.observation.values, self._center(evaluation.cell)
+            ):
+                evaluation.adopted = (*evaluation.adopted, guest)
+                self._settle(evaluation)
+
+    def _welcome(self, guest: Guest, place: Node) -> None:
+        """Let a guest count in the rank of all cells around it."""
+        node: Node | None = place
+        rank = guest.rank
+        while node is not None and rank < node.best_guest:
+            node.best_guest = rank
+            node = node.parent
+        if place.is_leaf:
+            self._note_leaf(place)
 
     # Reading
 
@@ -295,26 +429,37 @@ class Tree:
     @property
     def expansions(self) -> int:
         """Number of divided cells."""
-        return len(self._divisions)
+        return sum(len(nodes) for nodes in self._divided.values())
+
+    def divided(self, depth: int) -> frozenset[Node]:
+        """Divided nodes of a depth."""
+        return frozenset(self._divided.get(depth, ()))
 
     @property
     def leaves(self) -> tuple[Cell, ...]:
         """All leaves, ascending; with cells whose division is still open they tile the box."""
-        return tuple(sorted(self._leaf_of.values()))
+        return tuple(sorted(node.cell for node in self._nodes() if node.is_leaf))
 
     @property
     def open_divisions(self) -> tuple[Cell, ...]:
         """Divided cells whose children are not known yet, ascending."""
-        return tuple(sorted(c for c, division in self._divisions.items() if not division.children))
+        return tuple(sorted(node.cell for node in self._open))
+
+    def _nodes(self) -> Iterator[Node]:
+        stack = [self._root]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children)
 
     @property
     def exhausted(self) -> bool:
         """Whether no evaluation is left to hand out, now or when running trials end well."""
         return not (
             self._free
-            or self._unknown_leaves
+            or self._unknown
+            or self._open
             or any(self.best_leaf(key) for key in list(self._heaps))
-            or self.open_divisions
         )
 
     @property
@@ -322,70 +467,100 @@ class Tree:
         """Number of the latest round; 0 before the first."""
         return max(self._rounds, default=0)
 
-    def claims_of_round(self, number: int) -> tuple[Claim, ...]:
-        """Claims made in a round, by trial number."""
-        return tuple(claim for _, claim in sorted(self._rounds.get(number, {}).items()))
+    def members(self, number: int) -> list[Member]:
+        """The claims of a round, by trial number."""
+        return [_member(n, self._held[n]) for n in sorted(self._rounds.get(number, ()))]
+
+    def find(self, cell: Cell) -> Node | None:
+        """The node of a cell; None if the tree has none."""
+        node = self._root
+        while node.cell != cell:
+            if not node.children:
+                return None
+            axis, level = node.axis, node.cell.levels[node.axis]
+            above = cell.levels[axis] - level - 1
+            if above < 0:
+                return None
+            index = cell.index[axis] // self.box.axes[axis].arity ** above
+            found = [part for part in node.children if part.cell.index[axis] == index]
+            if not found:
+                return None
+            node = found[0]
+        return node
+
+    def _find(self, cell: Cell) -> Node | None:
+        """The node that a claim divides; a stage of a division along several sides is none."""
+        if not len(cell.levels) == len(cell.index) == len(self.box.axes):
+            return None
+        node = self.find(cell)
+        return None if node is None or (node.children and not node.division) else node
 
     def value(self, cell: Cell) -> float | None:
         """Value at a node's center; None while unknown, +inf if it counts as the worst."""
-        evaluation = self._evaluations[self._evaluation_of[cell]]
-        return evaluation.value if evaluation.known else None
-
-    def value_of_parent(self, claim: Claim) -> float | None:
-        """Value of the cell that a claim divides; None if it is unknown or not part of the tree."""
-        divided = self._parent_of(claim)
-        if divided is None or divided not in self._evaluation_of:
-            return None
-        return self.value(divided)
-
-    def evaluation(self, cell: Cell) -> Cell:
-        """The evaluation that a node's value comes from."""
-        return self._evaluation_of[cell]
-
-    def holders(self, evaluation: Cell) -> tuple[int, ...]:
-        """Trials that hold an evaluation and have not failed, ascending."""
-        found = self._evaluations.get(evaluation, _Evaluation())
-        return tuple(sorted(n for n, r in found.records.items() if r.status is not Status.FAILED))
+        node = self.find(cell)
+        return None if node is None else node.value
 
     def is_leaf(self, cell: Cell) -> bool:
         """Whether the cell is an undivided node."""
-        return self._leaf_of.get(self._evaluation_of.get(cell, cell)) == cell
+        node = self.find(cell)
+        return node is not None and node.is_leaf
 
-    def best_leaf(self, key: int) -> tuple[float, Cell] | None:
+    def holders(self, claim: Claim) -> tuple[int, ...]:
+        """Trials that hold the same evaluation and have not failed, ascending."""
+        found = [n for n, held in self._held_by(claim)]
+        return tuple(sorted(found))
+
+    def _held_by(self, claim: Claim) -> Iterator[tuple[int, object]]:
+        evaluation = self._evaluation_of(claim)
+        if evaluation is not None:
+            yield from ((number, None) for number in evaluation.holders(claim.repeat))
+            return
+        divided = parent(self.box, claim.cell, claim.axis or 0)[0]
+        for number, record in self._waiting.get(divided, {}).items():
+            same = (record.claim.cell, record.claim.repeat) == (claim.cell, claim.repeat)
+            if same and record.status is not Status.FAILED:
+                yield number, None
+
+    def _evaluation_of(self, claim: Claim) -> Evaluation | None:
+        if claim.axis is None:
+            return self._root.evaluation
+        node = self._find(parent(self.box, claim.cell, claim.axis)[0])
+        return None if node is None else _part_of(node, claim)
+
+    def best_leaf(self, key: int) -> Node | None:
         """The best leaf of a group that is known and can be split; the lowest cell on ties."""
         heap = self._heaps.get(key, [])
-        while heap and not self._is_current(*heap[0]):
+        while heap and not _is_current(*heap[0]):
             heapq.heappop(heap)
         if not heap:
             self._heaps.pop(key, None)
             return None
-        return heap[0]
+        return heap[0][1]
 
-    def ties(self, key: int) -> tuple[Cell, ...]:
-        """All leaves of a group that share its best value, ascending."""
+    def candidates(self, key: int) -> list[Node]:
+        """All leaves of a group that are known and can be split, ascending."""
+        found = {node for rank, node in self._heaps.get(key, ()) if _is_current(rank, node)}
+        return sorted(found)
+
+    def ties(self, key: int) -> list[Node]:
+        """All leaves of a group that share its best rank, ascending."""
         best = self.best_leaf(key)
-        found: set[Cell] = set()
-        while best is not None and (top := self.best_leaf(key)) and top[0] == best[0]:
-            found.add(heapq.heappop(self._heaps[key])[1])
-        for cell in found:
-            self._note_leaf(cell)
-        return tuple(sorted(found))
+        return [] if best is None else [n for n in self.candidates(key) if n.rank == best.rank]
 
-    def groups(self) -> dict[int, tuple[float, Cell]]:
+    def groups(self) -> dict[int, Node]:
         """The best leaf of every group that has one, by ascending key."""
         found = {key: self.best_leaf(key) for key in sorted(self._heaps)}
         return {key: best for key, best in found.items() if best is not None}
 
-    def _is_current(self, value: float, cell: Cell) -> bool:
-        return self.is_leaf(cell) and self.value(cell) == value
-
     # Handing out
 
-    def divide(self, cell: Cell, round_: Round | None) -> Claim:
+    def divide(self, leaf: Node, round_: Round | None) -> Claim:
         """The claim that starts to divide a leaf: its first evaluation."""
-        axis = self._division(self.box, cell)[0]
-        first = next(c for c, inherits in children(self.box, cell, axis) if not inherits)
-        return Claim(first, axis, round_)
+        for axis in self._division(self.box, leaf.cell):
+            for cell, inherits in children(self.box, leaf.cell, axis):
+                if not inherits and not self._guests_at(leaf, cell):
+                    return Claim(cell, axis, round_)
+        raise ValueError(f"{leaf.cell} can't be divided, expected a leaf with two points or more.")
 
     def owed(self) -> Claim | None:
         """The next evaluation that a division waits for: a sibling, or the retry of a failed trial.
@@ -394,40 +569,91 @@ class Tree:
         """
         if not self._free:
             return None
-        if self.root in self._free:
-            return Claim(self.root)
-        return min((self._owed_claim(e) for e in self._free), key=_by_round)
+        return min((self._owed_claim(evaluation) for evaluation in self._free), key=_by_round)
 
-    def _owed_claim(self, evaluation: Cell) -> Claim:
-        divided, axis = self._divider_of[evaluation]
-        records = (self._evaluations[cell].records for cell in self._claimed[divided])
-        openers = sorted(item for found in records for item in found.items() if item[1].claim.round)
-        opened = openers[0][1].claim.round if openers else None
-        return Claim(evaluation, axis, opened and Round(opened.number, opened.max_depth))
+    def _owed_claim(self, evaluation: Evaluation) -> Claim:
+        if evaluation.divider is None:
+            return Claim(evaluation.cell)
+        found = (e.opened_in for e in evaluation.divider.division)
+        opened = min((r for r in found if r is not None), key=lambda r: r.number, default=None)
+        return Claim(
+            evaluation.cell, evaluation.axis, opened and Round(opened.number, opened.max_depth)
+        )
 
     def speculative(self) -> Claim | None:
         """A claim below a leaf whose value nobody knows yet.
 
         The shallowest comes first, then the one with the best nearest known ancestor.
         """
-        if not self._unknown_leaves:
+        if not self._unknown:
             return None
-        cell = min(self._unknown_leaves, key=lambda c: (c.depth, self._ancestor_value(c), c))
-        return self.divide(cell, None)
+        leaf = min(self._unknown, key=lambda n: (n.depth, _ancestor_rank(n), n.cell))
+        return self.divide(leaf, None)
 
-    def _ancestor_value(self, cell: Cell) -> float:
-        for ancestor in self._ancestors(cell):
-            value = self.value(ancestor)
-            if value is not None:
-                return value
-        return math.inf
 
-    def _ancestors(self, cell: Cell) -> Iterator[Cell]:
-        while cell in self._parent:
-            cell = self._parent[cell]
-            yield cell
+def _names_a_child(box: Box, claim: Claim) -> bool:
+    """Whether the integers of a claim can name a part of a split."""
+    cell, axis = claim.cell, claim.axis
+    return (
+        axis is not None
+        and len(cell.levels) == len(cell.index) == len(box.axes)
+        and 0 <= axis < len(cell.levels)
+        and cell.levels[axis] > 0
+    )
+
+
+def _same_claim(sample: Sample, claim: Claim) -> bool:
+    return sample.round == claim.round and (
+        sample.evaluation.cell,
+        sample.evaluation.axis,
+        sample.repeat,
+    ) == (claim.cell, claim.axis, claim.repeat)
+
+
+def _part_of(node: Node, claim: Claim) -> Evaluation | None:
+    """The evaluation of a division that a claim names."""
+    return next((e for e in node.division if e.axis == claim.axis and e.cell == claim.cell), None)
+
+
+def _evaluations_at(node: Node) -> tuple[Evaluation, ...]:
+    """The evaluations whose centers a guest of the node can sit at."""
+    return (node.evaluation, *node.division)
+
+
+def _record_of(held: Sample | Record) -> Record:
+    if isinstance(held, Record):
+        return held
+    violation, *values = held.rank
+    objectives = tuple(values) if len(values) > 1 else ()
+    return Record(claim_of(held), held.status, values[0], violation, objectives)
+
+
+def _member(number: int, held: Sample | Record) -> Member:
+    if isinstance(held, Sample):
+        evaluation = held.evaluation
+        assert held.round is not None
+        return Member(number, held.round, sum(evaluation.cell.levels) - 1, evaluation.divider)
+    assert held.claim.round is not None
+    return Member(number, held.claim.round, held.claim.cell.depth - 1, None)
+
+
+def _equal(values: tuple[Any, ...], center: tuple[Any, ...]) -> bool:
+    return all(a == b or (a != a and b != b) for a, b in zip(values, center, strict=True))
+
+
+def _is_current(rank: Rank, node: Node) -> bool:
+    return node.is_leaf and node.known and node.evaluation.leaf is node and node.rank == rank
+
+
+def _ancestor_rank(node: Node) -> Rank:
+    above = node.parent
+    while above is not None:
+        if above.known:
+            return above.rank
+        above = above.parent
+    return WORST
 
 
 def _by_round(claim: Claim) -> tuple[float, int, Cell, int]:
     number = claim.round.number if claim.round else math.inf
-    return number, claim.cell.depth, claim.cell, claim.axis or 0
+    return number, claim.cell.depth, claim.cell, -1 if claim.axis is None else claim.axis

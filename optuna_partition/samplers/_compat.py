@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.samplers._base import _INDEPENDENT_SAMPLING_WARNING_TEMPLATE
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -31,6 +31,12 @@ def read_trials(study: Study) -> list[FrozenTrial]:
 def write_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
     """Write a system attribute of a running trial."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def fixed_by_sampler(study: Study) -> dict[str, Any]:
+    """Values that a `PartialFixedSampler` around the study's sampler sets."""
+    sampler = study.sampler
+    return dict(sampler._fixed_params) if isinstance(sampler, PartialFixedSampler) else {}
 
 
 def is_multi_objective(study: Study) -> bool:

@@ -12,21 +12,20 @@ import functools
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_partition.core import cell as cells
-from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Record, Round, Status
-from optuna_partition.core.tree import Tree
+from optuna_partition.core.claim import Observation, Status
 from optuna_partition.samplers._compat import read_trials, write_attribute
-from optuna_partition.samplers._space import SearchSpace, fingerprint, same_parameters
+from optuna_partition.samplers._geometry import Geometry, Outcome
+from optuna_partition.samplers._space import Space, same_parameters
 
-Rule = Callable[[Tree], Claim | None]
+Rule = Callable[[Any], Any]
+"""Chooses the next claim of a tree, or of another fold over claims; None if it has none."""
 
 KEY = "partition:claim"
 INTERRUPTED = "interrupted"
@@ -42,6 +41,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 # A running trial without a claim is taken to be choosing right now for so long; then it is taken
 # for dead.
 _CHOOSING_SECONDS = 10.0
+_INFINITY = float("inf")
 
 
 class ClaimFormatError(ValueError):
@@ -50,17 +50,17 @@ class ClaimFormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A claim with the box that its coordinates belong to.
+    """A claim as it is written, with the box that its coordinates belong to.
 
     Args:
-        claim: The claim.
+        claim: The claim in JSON, as its geometry writes it.
         box: Fingerprint of the search space; None for a root that was claimed before any space was
             known.
-        division: Name of the rule by which cells are divided.
+        division: Name of the geometry.
         names: Parameter names in the box's order; the root's entry holds them.
     """
 
-    claim: Claim
+    claim: Mapping[str, Any]
     box: str | None
     division: str
     names: tuple[str, ...] = ()
@@ -99,36 +99,15 @@ def read_entry(trial: FrozenTrial) -> Entry | None:
 
 
 def _to_json(entry: Entry) -> dict[str, Any]:
-    claim, round_ = entry.claim, entry.claim.round
-    found: dict[str, Any] = {
-        "box": entry.box,
-        "division": entry.division,
-        "cell": [claim.cell.levels, claim.cell.index],
-        "axis": claim.axis,
-    }
-    if entry.names:
-        found["names"] = entry.names
-    if round_ is not None:
-        found["round"] = round_.number
-        if round_.max_depth is not None:
-            found["max_depth"] = round_.max_depth
-        if round_.selected:
-            found["selected"] = [[cell.levels, cell.index] for cell in round_.selected]
-    return found
+    names = {"names": entry.names} if entry.names else {}
+    return {"box": entry.box, "division": entry.division, **names, **entry.claim}
 
 
-def _from_json(found: Mapping[str, Any]) -> Entry:
-    round_ = None
-    if "round" in found:
-        selected = tuple(_cell(cell) for cell in found.get("selected", ()))
-        round_ = Round(int(found["round"]), found.get("max_depth"), selected)
-    claim = Claim(_cell(found["cell"]), found["axis"], round_)
-    return Entry(claim, found["box"], str(found["division"]), tuple(found.get("names", ())))
-
-
-def _cell(found: Any) -> Cell:
-    levels, index = found
-    return Cell(tuple(int(level) for level in levels), tuple(int(i) for i in index))
+def _from_json(found: dict[str, Any]) -> Entry:
+    box, division, names = found.pop("box"), found.pop("division"), found.pop("names", ())
+    if not found or not isinstance(division, str) or not isinstance(box, str | None):
+        raise ValueError("a claim has a cell, a division and a box")
+    return Entry(found, box, division, tuple(names))
 
 
 class Follower:
@@ -137,6 +116,11 @@ class Follower:
     def __init__(self) -> None:
         self._open: set[int] = set()
         self._seen = 0
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """Trials that had not finished when they were last looked at, ascending."""
+        return tuple(sorted(self._open))
 
     def news(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """Trials that can have changed since the last call, by number."""
@@ -161,104 +145,129 @@ def _age(trial: FrozenTrial) -> float:
 
 
 class Journal:
-    """The tree of one box in one study, kept up to date from the storage.
+    """The partition of one box in one study, kept up to date from the storage.
 
     Args:
-        space: The search space.
-        tree: An empty tree over its box.
-        division: Name of the tree's division.
-        direction: Direction of the study.
+        space: The search space, and what is fixed outside of it.
+        geometry: How the box is divided.
+        directions: Directions of the study.
         claim_timeout: Seconds after which the claim of a running trial is free again; None for
             never.
     """
 
     def __init__(
         self,
-        space: SearchSpace,
-        tree: Tree,
+        space: Space,
+        geometry: Geometry,
         *,
-        division: str,
-        direction: StudyDirection,
+        directions: Sequence[StudyDirection],
         claim_timeout: float | None,
     ) -> None:
-        self.tree = tree
-        self._box = fingerprint(space)
-        self._names = tuple(space)
-        self._division = division
-        self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
+        self.space = space
+        self.search = geometry.search(space.box)
+        self._geometry = geometry
+        self._signs = [-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in directions]
         self._claim_timeout = claim_timeout
         self._follower = Follower()
-        self._warned = False
+        self._warned: set[str] = set()
 
     def sync(self, trials: list[FrozenTrial]) -> None:
-        """Bring the tree up to date."""
+        """Bring the partition up to date."""
         for trial in self._follower.news(trials):
-            self.tree.record(trial.number, self._record(trial))
+            record = self._record(trial)
+            known = self.search.record(trial.number, record)
+            observed = None if record is not None and known else self._observation(trial)
+            self.search.observe(trial.number, observed)
 
-    def _record(self, trial: FrozenTrial) -> Record | None:
+    def decode(self, claim: Any) -> dict[str, Any]:
+        """Parameter values of a claim."""
+        return self._geometry.decode(self.search, claim)
+
+    def _record(self, trial: FrozenTrial) -> Any:
+        """The trial's claim in this box, with what became of it; None if it has none."""
+        claim = self._claim(trial)
+        if claim is None:
+            return None
+        if not same_parameters(trial.params, self.decode(claim)):
+            return self._not_followed(trial, claim)
+        outcome = self._outcome(trial)
+        return None if outcome is None else self._geometry.record(claim, outcome)
+
+    def _claim(self, trial: FrozenTrial) -> Any:
         try:
             entry = read_entry(trial)
-        except ClaimFormatError as error:
-            self._warn(f"{error} It is ignored")
+            if entry is None or entry.box not in (None, self.space.fingerprint):
+                return None
+            if entry.division != self._geometry.name:
+                self._warn(
+                    "division",
+                    f"trial {trial.number} was chosen by a sampler that divides the space in "
+                    "another way; such trials count as observations",
+                )
+                return None
+            if entry.box is None:
+                return self._geometry.root(self.space.box)
+            claim = self._geometry.from_json(entry.claim)
+            if not self._geometry.fits(self.search, claim):
+                raise ValueError(f"{claim} is not part of the box")
+        except (KeyError, TypeError, ValueError) as error:
+            self._warn("format", f"claim of trial {trial.number} is ignored: {error}")
             return None
-        claim = None if entry is None else self._in_this_box(entry)
-        if entry is None or claim is None:
-            return None
-        if not cells.fits(self.tree.box, claim.cell):
-            self._warn(
-                f"trial {trial.number} claims {claim.cell}, which this box lacks; it is ignored"
-            )
-            return None
-        if entry.division != self._division and claim.axis is not None:
-            self._warn(
-                f"trial {trial.number} was chosen by a sampler that divides cells in another way; "
-                "only the points that both partitions share are used"
-            )
-        if not same_parameters(trial.params, cells.decode(self.tree.box, claim.cell)):
-            return self._not_followed(trial, entry, claim)
-        return self._outcome(trial, claim)
+        return claim
 
-    def _not_followed(self, trial: FrozenTrial, entry: Entry, claim: Claim) -> Record | None:
+    def _not_followed(self, trial: FrozenTrial, claim: Any) -> Any:
         """The trial observed another point than it claims: out of range, or fixed afterwards."""
-        if entry.box is None or not trial.state.is_finished():
+        entry = read_entry(trial)
+        if entry is None or entry.box is None or not trial.state.is_finished():
             return None
         self._warn(
-            f"trial {trial.number} has other parameters than its cell {claim.cell}; if the ranges "
-            "in the objective differ from search_space=, make them equal"
+            "parameters",
+            f"trial {trial.number} has other parameters than it claims, "
+            f"{self.decode(claim)}; if the ranges in the objective differ from search_space=, "
+            "make them equal",
         )
         # As a failure it is handed out again, but not for ever.
-        return Record(claim, Status.FAILED)
+        return self._geometry.record(claim, Outcome(Status.FAILED))
 
-    def _in_this_box(self, entry: Entry) -> Claim | None:
-        if entry.box is None:
-            return Claim(self.tree.root)
-        return entry.claim if entry.box == self._box else None
+    def _observation(self, trial: FrozenTrial) -> Observation | None:
+        """The point of a trial that claims none, if it is one of the box."""
+        values = self.space.values_of(trial, fixed_parameters(trial))
+        outcome = None if values is None else self._outcome(trial)
+        if values is None or outcome is None or outcome.status is Status.FAILED:
+            return None
+        return Observation(
+            values, outcome.status, outcome.value, outcome.violation, outcome.objectives
+        )
 
-    def _outcome(self, trial: FrozenTrial, claim: Claim) -> Record | None:
+    def _outcome(self, trial: FrozenTrial) -> Outcome | None:
         match trial.state:
             case TrialState.FAIL if trial.user_attrs.get(INTERRUPTED):
                 return None
             case TrialState.COMPLETE:
-                return Record(claim, Status.KNOWN, self._sign * (trial.value or 0.0))
+                signed = zip(self._signs, trial.values, strict=True)
+                return self._known(trial, [sign * value for sign, value in signed])
             case TrialState.PRUNED:
-                return Record(claim, Status.KNOWN, self._last_report(trial))
+                step = trial.last_step
+                report = None if step is None else trial.intermediate_values[step]
+                return self._known(
+                    trial, [_INFINITY if report is None else self._signs[0] * report]
+                )
             case TrialState.FAIL:
-                return Record(claim, Status.FAILED)
+                return Outcome(Status.FAILED)
         stale = is_stale(trial, self._claim_timeout)
-        return Record(claim, Status.FAILED if stale else Status.PENDING)
+        return Outcome(Status.FAILED if stale else Status.PENDING)
 
-    def _last_report(self, trial: FrozenTrial) -> float:
-        step = trial.last_step
-        return float("inf") if step is None else self._sign * trial.intermediate_values[step]
+    def _known(self, trial: FrozenTrial, values: list[float]) -> Outcome:
+        violation = sum(max(0.0, constraint) for constraint in trial.constraints.values())
+        objectives = tuple(values) if len(self._signs) > 1 else ()
+        return Outcome(Status.KNOWN, values[0], violation, objectives)
 
-    def _warn(self, what: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, kind: str, what: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(f"{what}. Others like it are not reported.", stacklevel=2)
 
-    def claim(
-        self, study: Study, trial: FrozenTrial, rule: Rule, trials: list[FrozenTrial]
-    ) -> Claim | None:
+    def claim(self, study: Study, trial: FrozenTrial, rule: Rule, trials: list[FrozenTrial]) -> Any:
         """Agree with all other workers on a cell for this trial.
 
         Of two workers that claim the same cell at least one sees the other when it reads again. It
@@ -276,7 +285,7 @@ class Journal:
         """
         self.sync(trials)
         while True:
-            claim = self.preview(rule, skip=_number_choosing(trials, trial))
+            claim = self.preview(rule, skip=self._number_choosing(trials, trial))
             if claim is None:
                 return None
             write_entry(study, trial, self._entry(claim))
@@ -289,40 +298,58 @@ class Journal:
             trials = read_trials(study)
             self.sync(trials)
 
-    def preview(self, rule: Rule, *, skip: int = 0) -> Claim | None:
+    def preview(self, rule: Rule, *, skip: int = 0) -> Any:
         """The claim that the rule makes after `skip` others, or its last one if there are fewer."""
-        claim: Claim | None = None
+        claim = rule(self.search)
+        pending = Outcome(Status.PENDING)
         reserved: list[int] = []
-        for number in range(-1, -2 - skip, -1):
-            following = rule(self.tree)
-            if following is None:
+        for number in range(-1, -1 - skip, -1):
+            if claim is None:
                 break
-            claim = following
-            self.tree.record(number, Record(claim, Status.PENDING))
+            self.search.record(number, self._geometry.record(claim, pending))
             reserved.append(number)
-        for number in reserved:
-            self.tree.record(number, None)
+            claim = rule(self.search) or claim
+        for number in reversed(reserved):
+            self.search.record(number, None)
         return claim
 
     def is_last(self, trial: FrozenTrial, *, failed: bool) -> bool:
         """Whether nothing is left to hand out once this running trial has ended."""
-        before = self._record(trial)
-        if before is not None:
-            ended = Record(before.claim, Status.FAILED if failed else Status.KNOWN)
-            self.tree.record(trial.number, ended)
-        found = self.tree.exhausted
-        self.tree.record(trial.number, before)
+        claim = self._claim(trial)
+        if claim is not None:
+            ended = Outcome(Status.FAILED if failed else Status.KNOWN)
+            self.search.record(trial.number, self._geometry.record(claim, ended))
+        elif failed:
+            self.search.observe(trial.number, None)
+        found: bool = self.search.exhausted
+        self.search.record(trial.number, self._record(trial))
+        if claim is None:
+            self.search.observe(trial.number, self._observation(trial))
         return found
 
-    def _entry(self, claim: Claim) -> Entry:
-        names = self._names if claim.axis is None else ()
-        return Entry(claim, self._box, self._division, names)
+    def _entry(self, claim: Any) -> Entry:
+        names = self.space.names if self._geometry.is_root(claim) else ()
+        return Entry(
+            self._geometry.to_json(claim), self.space.fingerprint, self._geometry.name, names
+        )
 
     def _rivals(
-        self, trials: list[FrozenTrial], *, trial: FrozenTrial, claim: Claim
+        self, trials: list[FrozenTrial], *, trial: FrozenTrial, claim: Any
     ) -> list[FrozenTrial]:
         self.sync(trials)
-        return [trials[n] for n in self.tree.holders(claim.cell) if n != trial.number]
+        return [trials[n] for n in self.search.holders(claim) if n != trial.number]
+
+    def _number_choosing(self, trials: list[FrozenTrial], trial: FrozenTrial) -> int:
+        """How many earlier trials are about to choose: a hint that keeps workers off one cell."""
+        earlier = [trials[n] for n in self._follower.unfinished if n < trial.number]
+        return sum(
+            other.state is TrialState.RUNNING
+            and other.system_attrs.get(KEY) is None
+            and not other.params
+            and not fixed_parameters(other)
+            and _age(other) < _CHOOSING_SECONDS
+            for other in earlier
+        )
 
 
 def resolve(
@@ -351,19 +378,6 @@ def resolve(
         pause = min(2 * pause, _LONGEST_PAUSE)
         trials = read_trials(study)
     return True
-
-
-def _number_choosing(trials: list[FrozenTrial], trial: FrozenTrial) -> int:
-    """How many earlier trials are about to choose: a hint that keeps workers off the same cell."""
-    return sum(
-        other.number < trial.number
-        and other.state is TrialState.RUNNING
-        and other.system_attrs.get(KEY) is None
-        and not other.params
-        and not fixed_parameters(other)
-        and _age(other) < _CHOOSING_SECONDS
-        for other in trials[max(0, trial.number - 256) : trial.number]
-    )
 
 
 def fixed_parameters(trial: FrozenTrial) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +14,14 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_partition.core import cell as cells
-from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim
-from optuna_partition.core.tree import Division, Group, Tree
 from optuna_partition.samplers._compat import (
+    fixed_by_sampler,
     independent_sampling_warning,
     is_multi_objective,
     read_trials,
     storage_of,
 )
+from optuna_partition.samplers._geometry import Geometry, Search
 from optuna_partition.samplers._journal import (
     ClaimFormatError,
     Entry,
@@ -42,7 +39,7 @@ from optuna_partition.samplers._space import (
     SharedSpace,
     axis_of,
     box_of,
-    fingerprint,
+    space_of,
     without_single_values,
 )
 
@@ -65,9 +62,8 @@ class PartitionSampler(BaseSampler):
     """Base of the partition samplers. It keeps no truth: all that it knows is read from the study.
 
     Args:
-        rule: Chooses the next evaluation of a tree.
-        division: Axes along which a cell is divided.
-        group: Key by which the rule looks for leaves.
+        rule: Chooses the next claim of what the geometry makes of a study.
+        geometry: How the space is divided.
         search_space: The parameters to search, in the order in which ties between equally long
             sides are broken: most important first. None: the parameters that all completed trials
             have in common, by name; the first trial then evaluates the center of each range. With
@@ -87,8 +83,7 @@ class PartitionSampler(BaseSampler):
         self,
         *,
         rule: Rule,
-        division: Division,
-        group: Group,
+        geometry: Geometry,
         search_space: SearchSpace | None,
         max_retries: int,
         claim_timeout: float | None,
@@ -102,8 +97,7 @@ class PartitionSampler(BaseSampler):
                 f"claim_timeout is {claim_timeout}, expected seconds above 0, or None for never."
             )
         self._rule = rule
-        self._division = division
-        self._group = group
+        self._geometry = geometry
         self._search_space = _checked(search_space)
         self._max_retries = max_retries
         self._claim_timeout = claim_timeout
@@ -116,11 +110,12 @@ class PartitionSampler(BaseSampler):
         self._cache: _StudyCache | None = None
         self._local = threading.local()
         self._turn = 0
+        self._finite: bool | None = None
         self._warned_exhausted = False
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the cache."""
-        dropped = ("_cache", "_local", "_turn", "_warned_exhausted")
+        dropped = ("_cache", "_local", "_turn", "_finite", "_warned_exhausted")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -175,8 +170,8 @@ class PartitionSampler(BaseSampler):
             else:
                 claim = journal.claim(study, trial, self._rule, trials)
             if claim is None:
-                return self._without_claim(study, trial, search_space, journal.tree)
-            return cells.decode(journal.tree.box, claim.cell)
+                return self._without_claim(study, trial, search_space, journal.search)
+            return journal.decode(claim)
 
     def sample_independent(
         self,
@@ -213,15 +208,10 @@ class PartitionSampler(BaseSampler):
         """Stop the study when this was the last point of a finite `search_space=`."""
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
-        if trial.constraints:
-            warnings.warn(
-                f"trial {trial.number} sets constraints; {type(self).__name__} ignores them.",
-                stacklevel=2,
-            )
         if self._search_space is None or is_multi_objective(study):
             return
         space = without_single_values(self._search_space)
-        if not space or not box_of(space).finite:
+        if not space or not self._is_finite(space):
             return
         with _LOCK:
             self._turn += 1
@@ -250,13 +240,10 @@ class PartitionSampler(BaseSampler):
             self._cache = _StudyCache(study)
         return self._cache
 
-    def _new_tree(self, search_space: SearchSpace) -> Tree:
-        return Tree(
-            box_of(search_space),
-            division=self._division,
-            group=self._group,
-            max_retries=self._max_retries,
-        )
+    def _is_finite(self, space: SearchSpace) -> bool:
+        if self._finite is None:
+            self._finite = box_of(space).finite
+        return self._finite
 
     def _claim_unknown_root(
         self, study: Study, trial: FrozenTrial, trials: list[FrozenTrial]
@@ -270,7 +257,11 @@ class PartitionSampler(BaseSampler):
         failed = sum(_holds_unknown_root(t) and self._has_failed(t) for t in trials)
         if fixed_parameters(trial) or failed > self._max_retries or rivals(trials):
             return
-        write_entry(study, trial, Entry(Claim(Cell((), ())), None, self._division.__name__))
+        write_entry(
+            study,
+            trial,
+            Entry(self._geometry.to_json(self._geometry.root(None)), None, self._geometry.name),
+        )
         if not resolve(study, trial, read_trials(study), rivals):
             write_entry(study, trial, None)
 
@@ -278,16 +269,16 @@ class PartitionSampler(BaseSampler):
         return trial.state is TrialState.FAIL or is_stale(trial, self._claim_timeout)
 
     def _without_claim(
-        self, study: Study, trial: FrozenTrial, search_space: SearchSpace, tree: Tree
+        self, study: Study, trial: FrozenTrial, search_space: SearchSpace, search: Search
     ) -> dict[str, Any]:
         """What to do when the rule has nothing to hand out."""
-        if tree.exhausted and self._search_space is not None:
+        if search.exhausted and self._search_space is not None:
             _stop(study)
             raise SpaceExhaustedError(
-                f"all {len(tree.leaves)} points over {sorted(search_space)} have been "
-                "handed out; enlarge it, or end the study here."
+                f"all points over {sorted(search_space)} have been handed out; enlarge it, or end "
+                "the study here."
             )
-        if tree.exhausted and not self._warned_exhausted:
+        if search.exhausted and not self._warned_exhausted:
             # Trials may suggest more than they have in common, so that the study need not be at its
             # end.
             self._warned_exhausted = True
@@ -316,7 +307,7 @@ class _StudyCache:
         self._storage, self._study_id = storage_of(study)
         self._follower = Follower()
         self._shared = SharedSpace()
-        self._journal: tuple[str, Journal] | None = None
+        self._journal: Journal | None = None
 
     def belongs_to(self, study: Study) -> bool:
         storage, study_id = storage_of(study)
@@ -330,17 +321,15 @@ class _StudyCache:
     def journal(
         self, sampler: PartitionSampler, study: Study, search_space: SearchSpace
     ) -> Journal:
-        name = fingerprint(search_space)
-        if self._journal is None or self._journal[0] != name:
-            journal = Journal(
-                search_space,
-                sampler._new_tree(search_space),
-                division=sampler._division.__name__,
-                direction=study.direction,
+        fixed = {n: v for n, v in fixed_by_sampler(study).items() if n not in search_space}
+        if self._journal is None or not self._journal.space.is_of(search_space, fixed):
+            self._journal = Journal(
+                space_of(search_space, fixed),
+                sampler._geometry,
+                directions=study.directions,
                 claim_timeout=sampler._claim_timeout,
             )
-            self._journal = (name, journal)
-        return self._journal[1]
+        return self._journal
 
 
 def is_count(value: object) -> bool:

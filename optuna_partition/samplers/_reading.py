@@ -10,12 +10,13 @@ from optuna_partition.core import cell as cells
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.tree import Division, Tree
 from optuna_partition.samplers._compat import is_multi_objective, read_trials
+from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._journal import ClaimFormatError, Entry, Journal, read_entry
 from optuna_partition.samplers._space import (
     SearchSpace,
     SharedSpace,
-    box_of,
     fingerprint,
+    space_of,
     without_single_values,
 )
 
@@ -79,10 +80,10 @@ def read_partition(study: Study, *, search_space: SearchSpace | None = None) -> 
     division = entries[-1].division
     if division not in DIVISIONS:
         raise ValueError(f"the division is {division!r}, expected one of {sorted(DIVISIONS)}.")
-    tree = Tree(box_of(space), division=DIVISIONS[division], group=cells.depth)
-    journal = Journal(space, tree, division=division, direction=study.direction, claim_timeout=None)
+    geometry = TreeGeometry(DIVISIONS[division], cells.depth)
+    journal = Journal(space_of(space), geometry, directions=study.directions, claim_timeout=None)
     journal.sync(trials)
-    return Partition(space, tree)
+    return Partition(space, journal.search)
 
 
 def _ordered(space: SearchSpace, entries: list[Entry]) -> SearchSpace:

@@ -16,6 +16,7 @@ from optuna_partition.core.cell import (
     squared_diagonal,
 )
 from optuna_partition.core.direct import check_epsilon, direct
+from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler
 from optuna_partition.samplers._space import SearchSpace
 
@@ -82,8 +83,7 @@ class DIRECTSampler(PartitionSampler):
         division, group, size, one_per_size = _VARIANTS[variant]
         super().__init__(
             rule=functools.partial(direct, size=size, epsilon=epsilon, one_per_size=one_per_size),
-            division=division,
-            group=group,
+            geometry=TreeGeometry(division, group, max_retries),
             search_space=search_space,
             max_retries=max_retries,
             claim_timeout=claim_timeout,

@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 
 from optuna_partition.core.cell import depth, one_longest_side
 from optuna_partition.core.soo import soo
+from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler, is_count
 from optuna_partition.samplers._space import SearchSpace
 
@@ -60,8 +61,7 @@ class SOOSampler(PartitionSampler):
     ) -> None:
         super().__init__(
             rule=functools.partial(soo, h_max=_depth_limit(h_max)),
-            division=one_longest_side,
-            group=depth,
+            geometry=TreeGeometry(one_longest_side, depth, max_retries),
             search_space=search_space,
             max_retries=max_retries,
             claim_timeout=claim_timeout,

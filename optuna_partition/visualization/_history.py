@@ -168,7 +168,7 @@ def value_axis(
         return ValueAxis(0.0, 1.0, maximize)
     ordered = sorted(losses + shown)
     best, worst = ordered[0], ordered[-1]
-    limit = max([best + 10 * _typical_distance(losses or shown), *shown])
+    limit = max([best + 10 * _typical_distance(losses or shown), *shown, *losses[:1]])
     if worst - best > 2 * (limit - best) > 0:
         worst = max(loss for loss in ordered if loss <= limit)
     if best == worst:

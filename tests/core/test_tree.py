@@ -17,6 +17,7 @@ from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Record, Round, Status
+from optuna_partition.core.node import Node
 from optuna_partition.core.tree import Tree
 
 # Fixtures of this folder hold no state.
@@ -40,16 +41,24 @@ def assert_tiles(tree: Tree) -> None:
     assert not any(overlap(tree.box, *pair) for pair in itertools.combinations(parts, 2))
 
 
+def samples_of(node: Node) -> list[tuple[int, Status]]:
+    return sorted((sample.number, sample.status) for sample in node.evaluation.samples)
+
+
 def snapshot(tree: Tree) -> tuple[Any, ...]:
     """All that a rule can see of a tree."""
-    leaves = [(leaf, tree.value(leaf), tree.holders(tree.evaluation(leaf))) for leaf in tree.leaves]
-    rounds = [tree.claims_of_round(number) for number in range(1, tree.round + 1)]
+    nodes = [node for node in map(tree.find, tree.leaves) if node is not None]
+    leaves = [(n.cell, n.rank, n.evaluation.cell, samples_of(n)) for n in nodes]
+    rounds = [
+        [(m.number, m.round, m.depth, m.node and m.node.cell) for m in tree.members(number)]
+        for number in range(1, tree.round + 1)
+    ]
     return (
         leaves,
         rounds,
         tree.open_divisions,
         tree.owed(),
-        tree.groups(),
+        {key: (leaf.rank, leaf.cell) for key, leaf in tree.groups().items()},
         tree.depth,
         tree.expansions,
         tree.exhausted,
@@ -203,7 +212,7 @@ def test_of_two_results_the_earlier_trial_counts(line: Box, methods: dict[str, A
     tree.record(4, Record(Claim(tree.root), Status.KNOWN, 1.0))
     tree.record(3, Record(Claim(tree.root), Status.KNOWN, 2.0))
     assert tree.value(tree.root) == 2.0
-    assert tree.holders(tree.root) == (3, 4)
+    assert tree.holders(Claim(tree.root)) == (3, 4)
 
 
 def test_a_claim_of_another_division_is_left_out(methods: dict[str, Any]) -> None:

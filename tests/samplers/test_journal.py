@@ -11,10 +11,11 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition import SOOSampler
-from optuna_partition.core.cell import Cell
+from optuna_partition.core.cell import Cell, depth, one_longest_side
 from optuna_partition.core.claim import Claim, Round
 from optuna_partition.samplers import _journal
 from optuna_partition.samplers._compat import read_trials, storage_of, write_attribute
+from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._journal import (
     KEY,
     ClaimFormatError,
@@ -27,6 +28,7 @@ from optuna_partition.samplers._journal import (
 )
 
 Space = dict[str, BaseDistribution]
+GEOMETRY = TreeGeometry(one_longest_side, depth)
 
 
 def new_trial(study: optuna.Study) -> FrozenTrial:
@@ -43,11 +45,12 @@ def test_an_entry_survives_the_storage_whatever_its_length(sqlite: str, cells: i
     study = optuna.create_study(storage=sqlite)
     trial = new_trial(study)
     selected = tuple(Cell((k, 30, 2, 1), (k, 3**30 - k, 5, 0)) for k in range(cells))
-    entry = Entry(
-        Claim(Cell((0, 1, 0, 0), (0, 2, 0, 0)), 1, Round(7, 3, selected)), "box", "rule", ("a", "b")
-    )
-    write_entry(study, trial, entry)
-    assert read_entry(reread(study, trial)) == entry
+    claim = Claim(Cell((0, 1, 0, 0), (0, 2, 0, 0)), 1, Round(7, 3, selected, 4, -0.1), 2)
+    write_entry(study, trial, Entry(GEOMETRY.to_json(claim), "box", "rule", ("a", "b")))
+    entry = read_entry(reread(study, trial))
+    assert entry is not None
+    assert (entry.box, entry.division, entry.names) == ("box", "rule", ("a", "b"))
+    assert GEOMETRY.from_json(entry.claim) == claim
     assert all(len(str(v)) <= 2045 for v in reread(study, trial).system_attrs.values())
     write_entry(study, trial, None)
     assert read_entry(reread(study, trial)) is None
@@ -91,7 +94,9 @@ def test_a_cell_that_the_box_does_not_have_is_ignored(
         Cell((0, 0, 0, 0, 0, 2), (0, 0, 0, 0, 0, 1)),
     ):
         trial = new_trial(study)
-        write_entry(study, trial, Entry(Claim(cell, 0), entry.box, entry.division))
+        write_entry(
+            study, trial, Entry(GEOMETRY.to_json(Claim(cell, 0)), entry.box, entry.division)
+        )
         study.tell(trial.number, 1.0)
     with pytest.warns(UserWarning, match="ignored"):
         study.optimize(objective, n_trials=3)

@@ -1,0 +1,201 @@
+"""What the tree is made of: nodes, and the evaluations that their values come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from optuna_partition.core.cell import Cell
+from optuna_partition.core.claim import (
+    WORST,
+    Claim,
+    Observation,
+    Rank,
+    Record,
+    Round,
+    Status,
+    rank,
+)
+
+
+@dataclass(slots=True, eq=False)
+class Sample:
+    """One trial's part in an evaluation."""
+
+    number: int
+    repeat: int
+    round: Round | None
+    status: Status
+    rank: Rank
+    evaluation: Evaluation
+
+
+@dataclass(slots=True, eq=False)
+class Guest:
+    """An observation that no claim asked for, at the node that holds it."""
+
+    number: int
+    observation: Observation
+    node: Node
+
+    @property
+    def rank(self) -> Rank:
+        """Rank of the observation if it is known."""
+        known = self.observation.status is Status.KNOWN
+        return rank(self.observation) if known else WORST
+
+
+@dataclass(slots=True, eq=False)
+class Evaluation:
+    """A point, named by the cell that was made for it.
+
+    Args:
+        cell: With a division along several sides at once: the cell split along `axis` alone.
+        axis: Axis of the split that made the cell; None for the root.
+        divider: The node that was divided; None for the root.
+        leaf: The leaf that the evaluation belongs to; None while the shape of a division is open.
+        samples: The trials that hold or held a claim on it.
+        adopted: Observations of the very same parameters.
+        status: What they amount to.
+        rank: Rank if the status is KNOWN.
+    """
+
+    cell: Cell
+    axis: int | None
+    divider: Node | None
+    leaf: Node | None = None
+    samples: tuple[Sample, ...] = ()
+    adopted: tuple[Guest, ...] = ()
+    status: Status = Status.FAILED
+    rank: Rank = field(default=WORST)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value; +inf counts."""
+        return self.status is Status.KNOWN
+
+    @property
+    def count(self) -> int:
+        """Number of repeats with a value."""
+        return len(self._values())
+
+    @property
+    def running(self) -> int:
+        """Number of trials that are under way."""
+        return sum(sample.status is Status.PENDING for sample in self.samples)
+
+    @property
+    def opened_in(self) -> Round | None:
+        """Round of the earliest trial that has one."""
+        rounds = sorted((s.number, s.round) for s in self.samples if s.round is not None)
+        return rounds[0][1] if rounds else None
+
+    def holders(self, repeat: int) -> Iterator[int]:
+        """Trials that hold a repeat of the evaluation and have not failed."""
+        for sample in self.samples:
+            if sample.repeat == repeat and sample.status is not Status.FAILED:
+                yield sample.number
+        for guest in self.adopted:
+            yield guest.number
+
+    def conclude(self, max_retries: int) -> None:
+        """Draw the conclusion from all samples."""
+        values = self._values()
+        if values:
+            self.status, self.rank = Status.KNOWN, _mean(values)
+        elif self.running or self.adopted:
+            self.status, self.rank = Status.PENDING, WORST
+        else:
+            retried = len(self.samples) > max_retries
+            self.status, self.rank = Status.KNOWN if retried else Status.FAILED, WORST
+
+    def _values(self) -> list[Rank]:
+        """One rank a repeat: twice only after a worker was taken for dead; the earlier counts."""
+        found = [(s.repeat, s.number, s.rank) for s in self.samples if s.status is Status.KNOWN]
+        found += [
+            (0, g.number, g.rank) for g in self.adopted if g.observation.status is Status.KNOWN
+        ]
+        if len(found) < 2:
+            return [value for _, _, value in found]
+        earliest = {repeat: value for repeat, _, value in sorted(found, reverse=True)}
+        return [earliest[repeat] for repeat in sorted(earliest)]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A cell of the tree. Rules read it; the tree alone changes it.
+
+    Args:
+        cell: The cell.
+        evaluation: The evaluation that its value comes from.
+        parent: The node that was divided; None for the root.
+        axis: Axis along which its children split it; -1 for a leaf.
+        children: The parts, by child number; empty for a leaf and while the shape is open.
+        division: The evaluations that its division needs; empty for a leaf.
+        guests: Guests inside, if it is a leaf.
+        best_guest: Best rank of a guest anywhere inside.
+    """
+
+    cell: Cell
+    evaluation: Evaluation
+    parent: Node | None
+    axis: int = -1
+    children: tuple[Node, ...] = ()
+    division: tuple[Evaluation, ...] = ()
+    guests: tuple[Guest, ...] = ()
+    best_guest: Rank = WORST
+
+    @property
+    def depth(self) -> int:
+        """Number of splits between the root and this cell."""
+        return sum(self.cell.levels)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether nobody has divided it."""
+        return not (self.division or self.children)
+
+    @property
+    def known(self) -> bool:
+        """Whether its center has a value."""
+        return self.evaluation.status is Status.KNOWN
+
+    @property
+    def rank(self) -> Rank:
+        """The better of its center and its guests; of several objectives the center alone."""
+        center = self.evaluation.rank
+        return center if len(center) > 2 else min(center, self.best_guest)
+
+    @property
+    def value(self) -> float | None:
+        """Value at the center; None while unknown, +inf if it counts as the worst."""
+        return self.evaluation.rank[-1] if self.known else None
+
+    def __lt__(self, other: Node) -> bool:
+        """By cell: how ties between equal ranks are broken."""
+        return self.cell < other.cell
+
+
+def sample_of(number: int, record: Record, evaluation: Evaluation) -> Sample:
+    """The part of a record that an evaluation keeps."""
+    known = record.status is Status.KNOWN
+    value = rank(record) if known else WORST
+    claim = record.claim
+    return Sample(number, claim.repeat, claim.round, record.status, value, evaluation)
+
+
+def _mean(values: list[Rank]) -> Rank:
+    if len(values) == 1:
+        return values[0]
+    # math.fsum refuses infinities of both signs together: the worst then counts.
+    columns = list(zip(*values, strict=True))
+    return tuple(
+        math.inf if math.inf in column else math.fsum(column) / len(column) for column in columns
+    )
+
+
+def claim_of(sample: Sample) -> Claim:
+    """The claim that a sample came from."""
+    evaluation = sample.evaluation
+    return Claim(evaluation.cell, evaluation.axis, sample.round, sample.repeat)

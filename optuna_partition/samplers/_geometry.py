@@ -1,0 +1,247 @@
+"""How a search space is divided, as far as the journal and the samplers need to know.
+
+Two geometries share the claims, the resolve protocol and the base sampler: boxes that are trisected
+(`TreeGeometry`) and spheres that are decomposed (`FractalGeometry`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from optuna_partition.core import cell as cells
+from optuna_partition.core.box import Box
+from optuna_partition.core.cell import Cell
+from optuna_partition.core.claim import Claim, Observation, Record, Round, Status
+from optuna_partition.core.fractal import (
+    ROOT,
+    Fractal,
+    FractalClaim,
+    FractalRecord,
+    claim_from_json,
+    claim_to_json,
+)
+from optuna_partition.core.tree import Division, Group, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a trial.
+
+    Args:
+        status: Whether it has a value.
+        value: Minimized value of one objective.
+        violation: By how much the constraints are violated.
+        objectives: Minimized values of several objectives.
+    """
+
+    status: Status
+    value: float = math.inf
+    violation: float = 0.0
+    objectives: tuple[float, ...] = ()
+
+
+class Search(Protocol):
+    """A fold over claims and observations."""
+
+    box: Box
+
+    def record(self, number: int, record: Any, /) -> bool:
+        """Set what a trial claims and what became of it; None takes the claim back."""
+
+    def observe(self, number: int, observation: Observation | None, /) -> object:
+        """Set the point that a trial evaluates without a claim; None takes it back."""
+
+    def holders(self, claim: Any, /) -> tuple[int, ...]:
+        """Trials that hold the claim's evaluation and have not failed, ascending."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to hand out, now or when running trials end well."""
+
+
+class Geometry(Protocol):
+    """A way to divide boxes, and how its claims are written."""
+
+    @property
+    def name(self) -> str:
+        """Names the geometry in claims: those of another one mean nothing to it."""
+
+    def search(self, box: Box) -> Any:
+        """An empty fold over a box."""
+
+    def root(self, box: Box | None) -> Any:
+        """The claim of the box's center; None: of a box that nobody knows yet."""
+
+    def record(self, claim: Any, outcome: Outcome) -> Any:
+        """A claim with what became of it."""
+
+    def fits(self, search: Any, claim: Any) -> bool:
+        """Whether a claim that was read names a point of the box."""
+
+    def decode(self, search: Any, claim: Any) -> dict[str, Any]:
+        """Parameter values of a claim that fits."""
+
+    def is_root(self, claim: Any) -> bool:
+        """Whether the claim is of the box's center."""
+
+    def to_json(self, claim: Any) -> dict[str, Any]:
+        """The claim in strings, numbers and lists."""
+
+    def from_json(self, found: Mapping[str, Any]) -> Any:
+        """The inverse; KeyError, TypeError or ValueError if it is no claim."""
+
+
+@final
+@dataclass(frozen=True)
+class TreeGeometry:
+    """Cells that are split along their sides.
+
+    Args:
+        division: Axes along which a cell is divided.
+        group: Key by which a rule looks for leaves.
+        max_retries: How often a failed evaluation is handed out again.
+    """
+
+    division: Division
+    group: Group
+    max_retries: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name of the division: samplers with the same one go on with each other's cells."""
+        return self.division.__name__
+
+    def search(self, box: Box) -> Tree:
+        """An empty tree."""
+        return Tree(box, division=self.division, group=self.group, max_retries=self.max_retries)
+
+    def root(self, box: Box | None) -> Claim:
+        """The root cell's claim."""
+        return Claim(Cell((), ()) if box is None else cells.root(box))
+
+    def record(self, claim: Claim, outcome: Outcome) -> Record:
+        """A claim with what became of it."""
+        return Record(claim, outcome.status, outcome.value, outcome.violation, outcome.objectives)
+
+    def fits(self, search: Tree, claim: Claim) -> bool:
+        """Whether the cell is one of the box."""
+        return cells.fits(search.box, claim.cell)
+
+    def decode(self, search: Tree, claim: Claim) -> dict[str, Any]:
+        """Parameter values at the cell's center."""
+        return cells.decode(search.box, claim.cell)
+
+    def is_root(self, claim: Claim) -> bool:
+        """Whether nothing was divided to make the cell."""
+        return claim.axis is None
+
+    def to_json(self, claim: Claim) -> dict[str, Any]:
+        """Levels and index of the cell, axis, and what is set of the round."""
+        found: dict[str, Any] = {"cell": [claim.cell.levels, claim.cell.index], "axis": claim.axis}
+        if claim.repeat:
+            found["repeat"] = claim.repeat
+        if claim.round is not None:
+            found |= _round_to_json(claim.round)
+        return found
+
+    def from_json(self, found: Mapping[str, Any]) -> Claim:
+        """The inverse."""
+        axis = found["axis"]
+        return Claim(
+            _cell(found["cell"]),
+            None if axis is None else int(axis),
+            _round(found) if "round" in found else None,
+            int(found.get("repeat", 0)),
+        )
+
+
+def _round_to_json(round_: Round) -> dict[str, Any]:
+    optional = {"max_depth": round_.max_depth, "width": round_.width, "best": round_.best}
+    found: dict[str, Any] = {"round": round_.number}
+    found |= {name: value for name, value in optional.items() if value is not None}
+    if round_.selected:
+        found["selected"] = [[cell.levels, cell.index] for cell in round_.selected]
+    return found
+
+
+def _round(found: Mapping[str, Any]) -> Round:
+    return Round(
+        int(found["round"]),
+        _optional(int, found.get("max_depth")),
+        tuple(_cell(cell) for cell in found.get("selected", ())),
+        _optional(int, found.get("width")),
+        _optional(float, found.get("best")),
+    )
+
+
+def _optional(kind: type[Any], value: Any) -> Any:
+    return None if value is None else kind(value)
+
+
+def _cell(found: Any) -> Cell:
+    levels, index = found
+    return Cell(tuple(int(level) for level in levels), tuple(int(i) for i in index))
+
+
+@final
+@dataclass(frozen=True)
+class FractalGeometry:
+    """Spheres that are decomposed [Nakib et al. 2017].
+
+    Args:
+        max_retries: How often a failed evaluation is handed out again.
+        depth: Level of the spheres that are searched locally.
+        inflation: Radius in which a sphere is searched, in radii.
+        min_step: Unit-cube length at which a local search ends.
+    """
+
+    max_retries: int = 1
+    depth: int = 5
+    inflation: float = 1.75
+    min_step: float = 1e-3
+
+    @property
+    def name(self) -> str:
+        """Spheres of one shape: another depth or inflation names other points."""
+        return f"fractal {self.depth} {self.inflation} {self.min_step}"
+
+    def search(self, box: Box) -> Fractal:
+        """An empty decomposition."""
+        return Fractal(
+            box,
+            max_retries=self.max_retries,
+            depth=self.depth,
+            inflation=self.inflation,
+            min_step=self.min_step,
+        )
+
+    def root(self, box: Box | None) -> FractalClaim:
+        """The center of the root sphere."""
+        return ROOT
+
+    def record(self, claim: FractalClaim, outcome: Outcome) -> FractalRecord:
+        """A claim with what became of it."""
+        return FractalRecord(claim, outcome.status, outcome.value, outcome.violation)
+
+    def fits(self, search: Fractal, claim: FractalClaim) -> bool:
+        """Whether the point is one of this decomposition."""
+        return search.fits(claim)
+
+    def decode(self, search: Fractal, claim: FractalClaim) -> dict[str, Any]:
+        """Parameter values of the point."""
+        return search.decode(claim)
+
+    def is_root(self, claim: FractalClaim) -> bool:
+        """Whether it is the center of the box."""
+        return claim == ROOT
+
+    def to_json(self, claim: FractalClaim) -> dict[str, Any]:
+        """Kind, path, scale and index."""
+        return claim_to_json(claim)
+
+    def from_json(self, found: Mapping[str, Any]) -> FractalClaim:
+        """The inverse."""
+        return claim_from_json(dict(found))
