@@ -19,7 +19,7 @@ import functools
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -81,23 +81,25 @@ class FloatAxis:
     log: bool = False
     arity: int = 3
     finite: bool = False
+    finest: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the range, and how far it can be split."""
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(
                 f"range of {self.name!r} is [{self.low}, {self.high}], expected finite low < high."
             )
         if self.log and self.low <= 0:
             raise ValueError(f"log range of {self.name!r} starts at {self.low}, expected low > 0.")
+        object.__setattr__(self, "finest", _finest(self))  # asked for at every cell
 
     def exists(self, level: int, index: int) -> bool:
         """Down to float resolution."""
-        return level <= _max_float_level(self)
+        return level <= self.finest
 
     def splittable(self, level: int, index: int) -> bool:
         """Whether the children's centers would still decode to different floats."""
-        return level < _max_float_level(self)
+        return level < self.finest
 
     def children(self, level: int, index: int) -> tuple[int, ...]:
         """Always left, middle and right."""
@@ -143,8 +145,7 @@ class FloatAxis:
         return Fraction(index, 3**level), Fraction(index + 1, 3**level)
 
 
-@functools.cache
-def _max_float_level(axis: FloatAxis) -> int:
+def _finest(axis: FloatAxis) -> int:
     low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
     scale = max(abs(low), abs(high), 1.0 if axis.log else sys.float_info.min)
     # Halves keep a range as wide as the floats themselves from overflowing.
@@ -192,14 +193,7 @@ class GridAxis:
 
     def exists(self, level: int, index: int) -> bool:
         """Whether every split on the way had something to split, and the run holds a value."""
-        if level == 0:
-            return True
-        parent, number = divmod(index, 3)
-        return (
-            self.exists(level - 1, parent)
-            and self.splittable(level - 1, parent)
-            and number in self.children(level - 1, parent)
-        )
+        return _exists(self, level, index)
 
     def splittable(self, level: int, index: int) -> bool:
         """Whether the run holds two values or more."""
@@ -208,8 +202,7 @@ class GridAxis:
 
     def children(self, level: int, index: int) -> tuple[int, ...]:
         """Child numbers of the runs that are not empty."""
-        parts = _thirds(self, _run(self, level, index))
-        return tuple(child for child, part in enumerate(parts) if part.stop > part.start)
+        return _children(self, level, index)
 
     def inheritor(self, level: int, index: int) -> int:
         """The middle run: it is cut around the parent's center."""
@@ -284,6 +277,24 @@ def _run(axis: GridAxis, level: int, index: int) -> _Run:
         return _centered_run(axis, 0, len(axis.values))
     parent, child = divmod(index, 3)
     return _thirds(axis, _run(axis, level - 1, parent))[child]
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _children(axis: GridAxis, level: int, index: int) -> tuple[int, ...]:
+    parts = _thirds(axis, _run(axis, level, index))
+    return tuple(child for child, part in enumerate(parts) if part.stop > part.start)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _exists(axis: GridAxis, level: int, index: int) -> bool:
+    if level == 0:
+        return True
+    parent, number = divmod(index, 3)
+    return (
+        _exists(axis, level - 1, parent)
+        and axis.splittable(level - 1, parent)
+        and number in axis.children(level - 1, parent)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,17 +76,18 @@ def fits(box: Box, cell: Cell) -> bool:
     """Whether the integers name a cell of the box, however they were come by."""
     if not len(cell.levels) == len(cell.index) == len(box.axes):
         return False
-    return all(
-        0 <= level <= _FINEST and 0 <= index < axis.arity**level and axis.exists(level, index)
-        for axis, level, index in zip(box.axes, cell.levels, cell.index, strict=True)
-    )
+    for axis, level, index in zip(box.axes, cell.levels, cell.index, strict=True):
+        if not (0 <= level <= _FINEST and 0 <= index < axis.arity**level):
+            return False
+        if not axis.exists(level, index):
+            return False
+    return True
 
 
 def splittable_axes(box: Box, cell: Cell) -> tuple[int, ...]:
     """Axes along which the cell still holds more than one point."""
-    return tuple(
-        k for k, axis in enumerate(box.axes) if axis.splittable(cell.levels[k], cell.index[k])
-    )
+    levels, index = cell.levels, cell.index
+    return tuple([k for k, axis in enumerate(box.axes) if axis.splittable(levels[k], index[k])])
 
 
 def decode(box: Box, cell: Cell) -> dict[str, Any]:
@@ -104,9 +105,9 @@ def intervals(box: Box, cell: Cell) -> tuple[tuple[Fraction, Fraction], ...]:
 
 def all_longest_sides(box: Box, cell: Cell) -> tuple[int, ...]:
     """Axes of the longest sides that can be split: DIRECT of 1993 divides along all of them."""
-    axes = splittable_axes(box, cell)
-    shortest_level = min((cell.levels[k] for k in axes), default=0)
-    return tuple(k for k in axes if cell.levels[k] == shortest_level)
+    axes, levels = splittable_axes(box, cell), cell.levels
+    lowest = min([levels[k] for k in axes], default=0)
+    return tuple([k for k in axes if levels[k] == lowest])
 
 
 def one_longest_side(box: Box, cell: Cell) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ class Round:
             round holds them.
         width: Number of levels that the sweep takes together [LOGO].
         best: Best value when the round opened.
+        level: Level of the sweep at which the claim was made, where the cell does not tell it.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Round:
     selected: tuple[Cell, ...] = ()
     width: int | None = None
     best: float | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,11 @@ class Evaluation:
         return len(self._values())
 
     @property
+    def attempts(self) -> int:
+        """Number of trials that were spent on it, whatever became of them."""
+        return len(self.samples) + len(self.adopted)
+
+    @property
     def running(self) -> int:
         """Number of trials that are under way."""
         return sum(sample.status is Status.PENDING for sample in self.samples)
@@ -90,6 +95,11 @@ class Evaluation:
         """Round of the earliest trial that has one."""
         rounds = sorted((s.number, s.round) for s in self.samples if s.round is not None)
         return rounds[0][1] if rounds else None
+
+    @property
+    def next_repeat(self) -> int:
+        """A number that no repeat has yet."""
+        return 1 + max((sample.repeat for sample in self.samples), default=0)
 
     def holders(self, repeat: int) -> Iterator[int]:
         """Trials that hold a repeat of the evaluation and have not failed."""
@@ -130,6 +140,7 @@ class Node:
         cell: The cell.
         evaluation: The evaluation that its value comes from.
         parent: The node that was divided; None for the root.
+        axes: Axes along which a division splits it; empty if nothing can be split.
         axis: Axis along which its children split it; -1 for a leaf.
         children: The parts, by child number; empty for a leaf and while the shape is open.
         division: The evaluations that its division needs; empty for a leaf.
@@ -140,6 +151,7 @@ class Node:
     cell: Cell
     evaluation: Evaluation
     parent: Node | None
+    axes: tuple[int, ...]
     axis: int = -1
     children: tuple[Node, ...] = ()
     division: tuple[Evaluation, ...] = ()

@@ -41,12 +41,14 @@ class Member:
         round: What the claim says about the round.
         depth: Depth of the divided cell.
         node: The divided node; None if it is not part of the tree now.
+        repeat: Whether the claim evaluates a point once more, and divides nothing.
     """
 
     number: int
     round: Round
     depth: int
     node: Node | None
+    repeat: bool
 
 
 class Tree:
@@ -71,14 +73,16 @@ class Tree:
         self._held: dict[int, Sample | Record] = {}
         self._waiting: dict[Cell, dict[int, Record]] = {}
         self._guests: dict[int, Guest] = {}
-        self._rounds: dict[int, set[int]] = {}
+        self._rounds: dict[int, list[int]] = {}
         self._same: dict[Any, Any] = {}
+        self._members: tuple[int, list[Member]] | None = None
         self._plant()
 
     def _plant(self) -> None:
         """Start with the undivided box."""
         evaluation = Evaluation(self.root, None, None)
-        self._root = Node(self.root, evaluation, None)
+        self._root = self._node(self.root, evaluation, None)
+        self._last = self._root
         self._free: set[Evaluation] = set()
         self._unknown: set[Node] = set()
         self._open: set[Node] = set()
@@ -163,11 +167,20 @@ class Tree:
 
     def _note_round(self, number: int, round_: Round | None) -> None:
         if round_ is not None:
-            self._rounds.setdefault(round_.number, set()).add(number)
+            self._rounds.setdefault(round_.number, []).append(number)
+            known = self._members
+            if known is None or known[0] != round_.number:
+                return
+            member = _member(number, self._held[number])
+            if known[1] and number > known[1][-1].number:
+                known[1].append(member)
+            else:
+                self._members = None
 
     def _forget_round(self, number: int, round_: Round | None) -> None:
         if round_ is not None:
-            self._rounds[round_.number].discard(number)
+            self._members = None
+            self._rounds[round_.number].remove(number)
             if not self._rounds[round_.number]:
                 del self._rounds[round_.number]
 
@@ -196,7 +209,7 @@ class Tree:
     def _make_again(self) -> None:
         records = {n: _record_of(held) for n, held in sorted(self._held.items())}
         guests = list(self._guests.values())
-        self._held, self._waiting, self._rounds = {}, {}, {}
+        self._held, self._waiting, self._rounds, self._members = {}, {}, {}, None
         self._plant()
         for number, record in records.items():
             self._hold(number, record)
@@ -215,7 +228,7 @@ class Tree:
         if evaluation.leaf is not None:
             self._note_leaf(evaluation.leaf)
         divider = evaluation.divider
-        if divider is not None and len({e.axis for e in divider.division}) > 1:
+        if divider is not None and len(divider.axes) > 1:
             # The order of a division along several sides follows from the values.
             self._fell(divider)
             self._grow(self._shape(divider))
@@ -236,6 +249,7 @@ class Tree:
             for number, record in claims.items():
                 evaluation = _part_of(node, record.claim)
                 assert evaluation is not None
+                self._forget_round(number, record.claim.round)
                 self._join(number, record, evaluation)
             if not node.children:  # the values of several sides may have shaped it already
                 stack.extend(self._shape(node))
@@ -244,16 +258,15 @@ class Tree:
         axis = claim.axis
         return (
             axis is not None
-            and axis in self._division(self.box, node.cell)
+            and axis in node.axes
             and (claim.cell, False) in children(self.box, node.cell, axis)
         )
 
     def _is_full(self, node: Node) -> bool:
         """Whether guests have already evaluated all that a division of the leaf needs."""
-        axes = self._division(self.box, node.cell) if node.guests else ()
-        return bool(axes) and all(
+        return bool(node.guests and node.axes) and all(
             inherits or self._guests_at(node, cell)
-            for axis in axes
+            for axis in node.axes
             for cell, inherits in children(self.box, node.cell, axis)
         )
 
@@ -274,7 +287,7 @@ class Tree:
         self._divided.setdefault(leaf.depth, set()).add(leaf)
         self._open.add(leaf)
         needed: list[Evaluation] = []
-        for axis in self._division(self.box, leaf.cell):
+        for axis in leaf.axes:
             for cell, inherits in children(self.box, leaf.cell, axis):
                 if inherits:
                     continue
@@ -289,8 +302,8 @@ class Tree:
 
     def _shape(self, node: Node) -> list[Node]:
         """Give a divided node its children if their shape is known; returns the new leaves."""
-        axes = sorted({e.axis for e in node.division if e.axis is not None})
-        if not axes or (len(axes) > 1 and not all(e.known for e in node.division)):
+        axes = node.axes
+        if len(axes) > 1 and not all(e.known for e in node.division):
             return []
         self._open.discard(node)
         best = {a: min(e.rank for e in node.division if e.axis == a) for a in axes}
@@ -304,7 +317,9 @@ class Tree:
             for cell, inherits in children(self.box, middle.cell, axis):
                 number = parent(self.box, cell, axis)[1]
                 evaluation = node.evaluation if inherits else part_of[axis, number]
-                parts.append(Node(self._shared(cell), evaluation, middle))
+                # With one axis a part is the cell that was made for its evaluation.
+                same = cell if evaluation.cell != cell else evaluation.cell
+                parts.append(self._node(same, evaluation, middle))
             middle.children = tuple(parts)
             leaves.extend(part for part in parts if part.evaluation is not node.evaluation)
             middle = next(part for part in parts if part.evaluation is node.evaluation)
@@ -312,9 +327,15 @@ class Tree:
         self._seat(guests, node, grow=False)
         return leaves
 
+    def _node(self, cell: Cell, evaluation: Evaluation, above: Node | None) -> Node:
+        axes = self._division(self.box, cell)
+        axes = self._same.setdefault(axes, axes)
+        return Node(self._shared(cell), evaluation, above, axes)
+
     def _shared(self, cell: Cell) -> Cell:
         """The cell with a tuple of levels that all cells of its shape share: it saves memory."""
-        return Cell(self._same.setdefault(cell.levels, cell.levels), cell.index)
+        levels = self._same.setdefault(cell.levels, cell.levels)
+        return cell if levels is cell.levels else Cell(levels, cell.index)
 
     def _undo(self, node: Node) -> None:
         """Make a divided node a leaf again, unless guests divide it."""
@@ -331,6 +352,7 @@ class Tree:
         """Take away all below a divided node; what was claimed there waits for it again."""
         if not node.children:
             return
+        self._members, self._last = None, self._root
         guests: list[Guest] = []
         stack = list(node.children)
         while stack:
@@ -371,11 +393,11 @@ class Tree:
 
     def _note_leaf(self, node: Node) -> None:
         if not node.known:
-            if self._division(self.box, node.cell):
+            if node.axes:
                 self._unknown.add(node)
             return
         self._unknown.discard(node)
-        if self._division(self.box, node.cell):
+        if node.axes:
             key = self._group(self.box, node.cell)
             heapq.heappush(self._heaps.setdefault(key, []), (node.rank, node))
 
@@ -465,34 +487,41 @@ class Tree:
     @property
     def round(self) -> int:
         """Number of the latest round; 0 before the first."""
-        return max(self._rounds, default=0)
+        return max(self._rounds, default=0)  # dozens in a study of thousands of trials
 
     def members(self, number: int) -> list[Member]:
         """The claims of a round, by trial number."""
-        return [_member(n, self._held[n]) for n in sorted(self._rounds.get(number, ()))]
+        if self._members is None or self._members[0] != number:
+            numbers = sorted(self._rounds.get(number, ()))
+            self._members = number, [_member(n, self._held[n]) for n in numbers]
+        return self._members[1]
 
     def find(self, cell: Cell) -> Node | None:
         """The node of a cell; None if the tree has none."""
         node = self._root
-        while node.cell != cell:
-            if not node.children:
-                return None
-            axis, level = node.axis, node.cell.levels[node.axis]
-            above = cell.levels[axis] - level - 1
+        levels, index, axes = cell.levels, cell.index, self.box.axes
+        while node.children:
+            axis = node.axis
+            above = levels[axis] - node.cell.levels[axis] - 1
             if above < 0:
+                break
+            place = index[axis] // axes[axis].arity ** above
+            for part in node.children:
+                if part.cell.index[axis] == place:
+                    node = part
+                    break
+            else:
                 return None
-            index = cell.index[axis] // self.box.axes[axis].arity ** above
-            found = [part for part in node.children if part.cell.index[axis] == index]
-            if not found:
-                return None
-            node = found[0]
-        return node
+        return node if node.cell == cell else None
 
     def _find(self, cell: Cell) -> Node | None:
         """The node that a claim divides; a stage of a division along several sides is none."""
         if not len(cell.levels) == len(cell.index) == len(self.box.axes):
             return None
-        node = self.find(cell)
+        # The claims of one division follow each other.
+        node = self._last if self._last.cell == cell and self._last.division else self.find(cell)
+        if node is not None:
+            self._last = node
         return None if node is None or (node.children and not node.division) else node
 
     def value(self, cell: Cell) -> float | None:
@@ -556,11 +585,16 @@ class Tree:
 
     def divide(self, leaf: Node, round_: Round | None) -> Claim:
         """The claim that starts to divide a leaf: its first evaluation."""
-        for axis in self._division(self.box, leaf.cell):
+        for axis in leaf.axes:
             for cell, inherits in children(self.box, leaf.cell, axis):
                 if not inherits and not self._guests_at(leaf, cell):
                     return Claim(cell, axis, round_)
         raise ValueError(f"{leaf.cell} can't be divided, expected a leaf with two points or more.")
+
+    def repeat(self, leaf: Node, round_: Round | None) -> Claim:
+        """The claim that evaluates a leaf's center once more."""
+        evaluation = leaf.evaluation
+        return Claim(evaluation.cell, evaluation.axis, round_, evaluation.next_repeat)
 
     def owed(self) -> Claim | None:
         """The next evaluation that a division waits for: a sibling, or the retry of a failed trial.
@@ -632,9 +666,11 @@ def _member(number: int, held: Sample | Record) -> Member:
     if isinstance(held, Sample):
         evaluation = held.evaluation
         assert held.round is not None
-        return Member(number, held.round, sum(evaluation.cell.levels) - 1, evaluation.divider)
+        depth = evaluation.cell.depth - 1
+        return Member(number, held.round, depth, evaluation.divider, held.repeat > 0)
     assert held.claim.round is not None
-    return Member(number, held.claim.round, held.claim.cell.depth - 1, None)
+    claim = held.claim
+    return Member(number, held.claim.round, claim.cell.depth - 1, None, claim.repeat > 0)
 
 
 def _equal(values: tuple[Any, ...], center: tuple[Any, ...]) -> bool:

@@ -159,7 +159,12 @@ class TreeGeometry:
 
 
 def _round_to_json(round_: Round) -> dict[str, Any]:
-    optional = {"max_depth": round_.max_depth, "width": round_.width, "best": round_.best}
+    optional = {
+        "max_depth": round_.max_depth,
+        "width": round_.width,
+        "best": round_.best,
+        "level": round_.level,
+    }
     found: dict[str, Any] = {"round": round_.number}
     found |= {name: value for name, value in optional.items() if value is not None}
     if round_.selected:
@@ -174,6 +179,7 @@ def _round(found: Mapping[str, Any]) -> Round:
         tuple(_cell(cell) for cell in found.get("selected", ())),
         _optional(int, found.get("width")),
         _optional(float, found.get("best")),
+        _optional(int, found.get("level")),
     )
 
 

@@ -170,6 +170,8 @@ class Journal:
         self._claim_timeout = claim_timeout
         self._follower = Follower()
         self._warned: set[str] = set()
+        # The claims of trials that are under way, by the text that they were read from.
+        self._read: dict[int, tuple[object, Any]] = {}
 
     def sync(self, trials: list[FrozenTrial]) -> None:
         """Bring the partition up to date."""
@@ -194,6 +196,18 @@ class Journal:
         return None if outcome is None else self._geometry.record(claim, outcome)
 
     def _claim(self, trial: FrozenTrial) -> Any:
+        text = trial.system_attrs.get(KEY)
+        if text is None:
+            return None
+        known = self._read.get(trial.number)
+        if known is None or known[0] != text:
+            known = text, self._parsed(trial)
+            self._read[trial.number] = known
+        if trial.state.is_finished():
+            self._read.pop(trial.number, None)
+        return known[1]
+
+    def _parsed(self, trial: FrozenTrial) -> Any:
         try:
             entry = read_entry(trial)
             if entry is None or entry.box not in (None, self.space.fingerprint):
