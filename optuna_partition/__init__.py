@@ -1,9 +1,26 @@
-"""Samplers for Optuna that partition the search space: DIRECT and SOO."""
+"""Samplers for Optuna that partition the search space: DIRECT, SOO and their family."""
 
 from __future__ import annotations
 
-from optuna_partition.samplers import DIRECTSampler, SOOSampler, SpaceExhaustedError
+from optuna_partition.samplers import (
+    DIRECTSampler,
+    LOGOSampler,
+    MOSOOSampler,
+    SequOOLSampler,
+    SOOSampler,
+    SpaceExhaustedError,
+    StoSOOSampler,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["DIRECTSampler", "SOOSampler", "SpaceExhaustedError", "__version__"]
+__all__ = [
+    "DIRECTSampler",
+    "LOGOSampler",
+    "MOSOOSampler",
+    "SOOSampler",
+    "SequOOLSampler",
+    "SpaceExhaustedError",
+    "StoSOOSampler",
+    "__version__",
+]

@@ -58,8 +58,14 @@ class Axis(Protocol):
     def value(self, level: int, index: int) -> Any:
         """Parameter value at the cell's center."""
 
+    def middle(self, level: int, index: int) -> float:
+        """Position in [0, 1] of a cell's center: `unit` of its value."""
+
     def at(self, unit: float) -> Any:
         """Parameter value at a position in [0, 1] of the axis."""
+
+    def unit(self, value: Any) -> float:
+        """Position in [0, 1] of a value; of one of finitely many the middle of its own share."""
 
     def holds(self, value: Any) -> bool:
         """Whether the axis has the parameter value."""
@@ -111,9 +117,13 @@ class FloatAxis:
 
     def value(self, level: int, index: int) -> float:
         """Value at the cell's center."""
+        return self.at(self.middle(level, index))
+
+    def middle(self, level: int, index: int) -> float:
+        """Position of the cell's center."""
         # One correctly rounded division of integers: a middle child decodes to the very same float
         # as its parent.
-        return self.at((2 * index + 1) / (2 * 3**level))
+        return float((2 * index + 1) / (2 * 3**level))
 
     def at(self, unit: float) -> float:
         """Value at a position in [0, 1] of the axis."""
@@ -212,11 +222,23 @@ class GridAxis:
         """Value at the run's center."""
         return self.values[_run(self, level, index).center]
 
+    def middle(self, level: int, index: int) -> float:
+        """Middle of the share of the run's center."""
+        return self._share(_run(self, level, index).center)
+
     def at(self, unit: float) -> Any:
         """The value whose own share of the axis holds the position."""
         low, high = _coordinate(self, 0), _coordinate(self, len(self.values))
         k = math.floor(_position(self, low + (high - low) * unit))
         return self.values[min(max(k, 0), len(self.values) - 1)]
+
+    def unit(self, value: Any) -> float:
+        """Middle of the value's own share of the axis."""
+        return self._share(self.values.index(value))
+
+    def _share(self, k: int) -> float:
+        low, high = _coordinate(self, 0), _coordinate(self, len(self.values))
+        return ((_coordinate(self, k) + _coordinate(self, k + 1)) / 2 - low) / (high - low)
 
     def holds(self, value: Any) -> bool:
         """Whether the value is on the grid."""
@@ -330,9 +352,17 @@ class ChoiceAxis:
         """The choice; the first one while the axis is unsplit."""
         return self.choices[index]
 
+    def middle(self, level: int, index: int) -> float:
+        """Middle of the choice's share."""
+        return (index + 0.5) / len(self.choices)
+
     def at(self, unit: float) -> Any:
         """The choice at a position, when the choices are laid side by side."""
         return self.choices[min(math.floor(unit * len(self.choices)), len(self.choices) - 1)]
+
+    def unit(self, value: Any) -> float:
+        """Middle of the choice's share."""
+        return (self.part(0, 0, value) + 0.5) / len(self.choices)
 
     def holds(self, value: Any) -> bool:
         """Whether the value is one of the choices."""
@@ -389,6 +419,14 @@ class Box:
     def at(self, units: Sequence[float]) -> dict[str, Any]:
         """Parameter values at a point of the unit cube, shape (d,)."""
         return {axis.name: axis.at(unit) for axis, unit in zip(self.axes, units, strict=True)}
+
+    def units(self, values: Sequence[Any]) -> tuple[float, ...]:
+        """Where parameter values, in the order of the axes, lie in the unit cube."""
+        return tuple(axis.unit(value) for axis, value in zip(self.axes, values, strict=True))
+
+    def middle(self, levels: Sequence[int], index: Sequence[int]) -> tuple[float, ...]:
+        """Where a cell's center lies in the unit cube, shape (d,)."""
+        return tuple([a.middle(n, i) for a, n, i in zip(self.axes, levels, index, strict=True)])
 
     def center(self) -> dict[str, Any]:
         """Parameter values at the center of the whole box."""

@@ -41,6 +41,23 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """A point off the centers, chosen by a model of the values near the best one.
+
+    Args:
+        point: (d,) in unit-cube lengths.
+        best: Value that it was meant to beat.
+        misses: How many probes in a row had not beaten theirs.
+        count: How many evaluations the tree held.
+    """
+
+    point: tuple[float, ...]
+    best: float
+    misses: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One trial's evaluation.
 
@@ -50,12 +67,15 @@ class Claim:
         round: The round in which the parent was chosen; None for the root and for a speculative
             choice.
         repeat: How many trials have evaluated the point before, for rules that average noise.
+        probe: The point to evaluate instead of the center; the cell is then the leaf of the best
+            value, and nothing is divided.
     """
 
     cell: Cell
     axis: int | None = None
     round: Round | None = None
     repeat: int = 0
+    probe: Probe | None = None
 
 
 class Status(enum.Enum):

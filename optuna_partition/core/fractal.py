@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -125,45 +125,49 @@ def _integers(content: object) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Sphere:
-    """A ball in the unit cube.
+    """A ball around a point of the unit cube.
 
     Args:
         path: Child numbers from the root sphere.
         center: (d,) in unit-cube lengths.
-        radius: In unit-cube lengths, before inflation.
+        radius: In unit-cube lengths, inflated.
     """
 
     path: Path
     center: tuple[float, ...]
     radius: float
 
-    def child(self, number: int) -> Sphere:
-        """One of 2 d spheres that touch the parent's surface from within [Nakib et al. 2017].
+    def child(self, number: int, inflation: float) -> Sphere:
+        """One of 2 d spheres that touch the parent's surface from within, inflated.
+
+        Before inflation its radius is `r / (1 + sqrt(2))`. A center outside of the cube is clipped,
+        which brings the sphere nearer to all points of the cube (as in the first public
+        implementation of Firmin).
 
         Args:
             number: `2 * axis` for the one up, `2 * axis + 1` for the one down that axis.
+            inflation: Factor of the radius.
         """
         axis, down = divmod(number, 2)
         radius = self.radius * SHRINKAGE
         shift = self.radius - radius
         center = list(self.center)
-        center[axis] += -shift if down else shift
-        return Sphere((*self.path, number), tuple(center), radius)
+        center[axis] = _clip(center[axis] + (-shift if down else shift))
+        return Sphere((*self.path, number), tuple(center), radius * inflation)
 
-    def point(self, number: int, inflation: float) -> tuple[float, ...]:
-        """The center, or where the inflated surface meets the diagonal, shape (d,).
+    def point(self, number: int) -> tuple[float, ...]:
+        """The center, or where the surface meets the diagonal, shape (d,).
 
-        The two outer points lie up and down the diagonal of the cube, `inflation * radius / sqrt(d)`
-        from the center along every axis; what lies outside of the cube is clipped (as in the public
-        implementation of promising hypersphere search, Zellij).
+        The two outer points lie up and down the diagonal of the cube, `radius / sqrt(d)` from the
+        center along every axis; what lies outside of the cube is clipped (as in the public
+        implementations Zellij and FDS).
 
         Args:
             number: 0 for the center, 1 for up, 2 for down.
-            inflation: Radius in which a sphere is searched, in radii.
         """
         if number == 0:
             return self.center
-        shift = inflation * self.radius / math.sqrt(len(self.center))
+        shift = self.radius / math.sqrt(len(self.center))
         return tuple(_clip(c + (shift if number == 1 else -shift)) for c in self.center)
 
 
@@ -175,12 +179,14 @@ def root_sphere(dimension: int) -> Sphere:
 def covering_inflation(dimension: int) -> float:
     """Smallest inflation with which the children of a sphere cover it.
 
-    The points of the surface on the diagonals are the farthest ones from all children's centers,
-    which lie `2 - sqrt(2)` radii from the parent's. It is 1.73 for d = 2, 1.97 for d = 3, 2.19 for
-    d = 5 and tends to 2.80.
+    The children's centers lie `2 - sqrt(2)` radii from the parent's. Along a diagonal, where the
+    points are farthest from all of them, the distance is largest at one of the ends: the parent's
+    center or its surface. It is 1.41 for d = 1, 1.73 for d = 2, 1.97 for d = 3, 2.19 for d = 5, and
+    tends to 2.80.
     """
     shift = 1 - SHRINKAGE
-    return math.sqrt(1 + shift**2 - 2 * shift / math.sqrt(dimension)) / SHRINKAGE
+    surface = math.sqrt(1 + shift**2 - 2 * shift / math.sqrt(dimension))
+    return max(shift, surface) / SHRINKAGE
 
 
 def _clip(unit: float) -> float:
@@ -248,8 +254,8 @@ class Fractal:
         max_retries: How often a failed evaluation is handed out again before it counts as the
             worst.
         depth: Level of the spheres that are searched locally; the root is level 0.
-        inflation: Radius in which a sphere is searched, in radii. 1.75 covers the parent in two
-            dimensions; see `covering_inflation`.
+        inflation: Factor of the radius of all spheres below the root. 1.75 lets the children cover
+            their parent in two dimensions; see `covering_inflation`.
         min_step: Length, in unit-cube lengths, at which a local search ends.
 
     Raises:
@@ -263,15 +269,15 @@ class Fractal:
         max_retries: int = 1,
         depth: int = 5,
         inflation: float = 1.75,
-        min_step: float = 1e-3,
+        min_step: float = 1e-4,
     ) -> None:
         _check_settings(max_retries, depth, inflation, min_step)
         self.box = box
         self.depth = depth
-        self.inflation = inflation
         self.children = range(2 * len(box.axes))
         self._max_retries = max_retries
-        self._step = inflation * root_sphere(1).radius * SHRINKAGE**depth
+        self._inflation = inflation
+        self._step = root_sphere(1).radius * (SHRINKAGE * inflation) ** depth
         self._scales = max(0, math.ceil(math.log2(self._step / min_step)))
         self._size = math.prod(map(_count, box.axes)) if box.finite else None
         self._entries: dict[int, _Entry] = {}
@@ -406,7 +412,7 @@ class Fractal:
             )
         sphere = self.sphere(claim.path)
         if claim.kind is Kind.SPHERE:
-            return sphere.point(claim.index[0], self.inflation)
+            return sphere.point(claim.index[0])
         return tuple(
             self._local_unit(c, n, claim.scale)
             for c, n in zip(sphere.center, claim.index, strict=True)
@@ -449,12 +455,12 @@ class Fractal:
         """The sphere at the end of a path."""
         found = self._spheres.get(path)
         if found is None:
-            found = self._spheres[path] = self.sphere(path[:-1]).child(path[-1])
+            found = self._spheres[path] = self.sphere(path[:-1]).child(path[-1], self._inflation)
         return found
 
-    def decomposed(self, level: int) -> tuple[Path, ...]:
-        """Spheres of a level with claims below them, ascending."""
-        return tuple(sorted(self._below[level]))
+    def decomposed(self, level: int) -> Collection[Path]:
+        """Spheres of a level with claims below them."""
+        return self._below[level].keys()
 
     def explored(self, path: Path) -> bool:
         """Whether all three points of a sphere above the last level are known."""
@@ -512,7 +518,7 @@ class Fractal:
         found = self._keys.get(path)
         if found is None:
             sphere = self.sphere(path)
-            found = tuple(self._key_at(sphere.point(i, self.inflation)) for i in range(3))
+            found = tuple(self._key_at(sphere.point(i)) for i in range(3))
             self._keys[path] = found
         return found
 
@@ -657,14 +663,21 @@ def _check_settings(max_retries: int, depth: int, inflation: float, min_step: fl
         raise ValueError(f"max_retries is {max_retries}, expected 0 or more; try 1.")
     if depth < 1:
         raise ValueError(f"depth is {depth}, expected 1 or more; try 5.")
-    if not 1 <= inflation < math.inf:
-        raise ValueError(f"inflation is {inflation}, expected 1 or more; try 1.75.")
+    if not 1 <= inflation < 1 / SHRINKAGE:
+        raise ValueError(
+            f"inflation is {inflation}, expected a factor in [1, 2.414), with which spheres shrink "
+            "from level to level; try 1.75."
+        )
     if not 1e-16 <= min_step < 1:
-        raise ValueError(f"min_step is {min_step}, expected a length in [1e-16, 1); try 1e-3.")
+        raise ValueError(f"min_step is {min_step}, expected a length in [1e-16, 1); try 1e-4.")
 
 
 def _rank(violation: float, value: float) -> Rank:
-    return violation, math.inf if math.isnan(value) else value
+    """Violation and value, compared from the left; NaN counts as the worst."""
+    return (
+        math.inf if math.isnan(violation) else violation,
+        math.inf if math.isnan(value) else value,
+    )
 
 
 def _slope(value: float, best: float, distance: float) -> float:

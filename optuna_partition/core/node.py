@@ -33,17 +33,31 @@ class Sample:
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """An observation that no claim asked for, at the node that holds it."""
+    """A point off the centers, at the node that holds it.
+
+    Args:
+        number: The trial.
+        observation: What is known of it.
+        point: (d,) in unit-cube lengths.
+        node: A leaf, or a node whose division is open.
+        probe: Whether one of our own probes found it: those do not rank the cells around them.
+    """
 
     number: int
     observation: Observation
+    point: tuple[float, ...]
     node: Node
+    probe: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value."""
+        return self.observation.status is Status.KNOWN
 
     @property
     def rank(self) -> Rank:
         """Rank of the observation if it is known."""
-        known = self.observation.status is Status.KNOWN
-        return rank(self.observation) if known else WORST
+        return rank(self.observation) if self.known else WORST
 
 
 @dataclass(slots=True, eq=False)
@@ -123,9 +137,7 @@ class Evaluation:
     def _values(self) -> list[Rank]:
         """One rank a repeat: twice only after a worker was taken for dead; the earlier counts."""
         found = [(s.repeat, s.number, s.rank) for s in self.samples if s.status is Status.KNOWN]
-        found += [
-            (0, g.number, g.rank) for g in self.adopted if g.observation.status is Status.KNOWN
-        ]
+        found += [(0, g.number, g.rank) for g in self.adopted if g.known]
         if len(found) < 2:
             return [value for _, _, value in found]
         earliest = {repeat: value for repeat, _, value in sorted(found, reverse=True)}

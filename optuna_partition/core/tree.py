@@ -11,7 +11,7 @@ cell is *divided* as soon as somebody claimed one of its children. A division al
 children at once; one along several has them when all values are in, as the best ones get the
 largest cells. A *guest* is an observed point that nobody claimed: the leaf around it ranks by the
 better of its center and its guests, and a guest at the very center of a cell is that cell's
-evaluation.
+evaluation. A *probe* is a claim on a point off the centers: a guest that ranks nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell, children, parent, root
 from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
+
+# Centers near the best one are asked for again and again.
+_REMEMBERED = 1000
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
@@ -72,9 +75,12 @@ class Tree:
         # nobody has made yet (`_waiting`, by the cell that it divides).
         self._held: dict[int, Sample | Record] = {}
         self._waiting: dict[Cell, dict[int, Record]] = {}
-        self._guests: dict[int, Guest] = {}
+        self._guests: dict[tuple[int, bool], Guest] = {}
+        self._probes: dict[int, Record] = {}
+        self._best_probes: list[tuple[Rank, int, Guest]] = []
         self._rounds: dict[int, list[int]] = {}
         self._same: dict[Any, Any] = {}
+        self._middles: dict[Cell, tuple[float, ...]] = {}
         self._members: tuple[int, list[Member]] | None = None
         self._plant()
 
@@ -101,6 +107,12 @@ class Tree:
             Whether the claim can be part of this tree; a claim of another division or box is left
             out.
         """
+        if number in self._probes or (record is not None and record.claim.probe is not None):
+            if record is not None and record.claim.probe is not None:
+                if number in self._held:
+                    self._release(number, self._held[number])
+                return self._probe(number, record)
+            self._probe(number, None)
         held = self._held.get(number)
         if isinstance(held, Sample) and record is not None and _same_claim(held, record.claim):
             sample = sample_of(number, record, held.evaluation)
@@ -184,9 +196,31 @@ class Tree:
             if not self._rounds[round_.number]:
                 del self._rounds[round_.number]
 
+    def _probe(self, number: int, record: Record | None) -> bool:
+        if record is None:
+            del self._probes[number]
+            self._host(number, None, probe=True)
+            return True
+        probe = record.claim.probe
+        if probe is None or len(probe.point) != len(self.box.axes):
+            return False
+        self._probes[number] = record
+        if record.status is Status.FAILED:
+            self._host(number, None, probe=True)
+            return True
+        values = tuple(self.box.at(probe.point).values())
+        observation = Observation(
+            values, record.status, record.value, record.violation, record.objectives
+        )
+        self._host(number, observation, probe=True)
+        return True
+
     def observe(self, number: int, observation: Observation | None) -> None:
         """Set the point that trial `number` evaluates without a claim; None takes it back."""
-        guest = self._guests.get(number)
+        self._host(number, observation, probe=False)
+
+    def _host(self, number: int, observation: Observation | None, *, probe: bool) -> None:
+        guest = self._guests.get((number, probe))
         if guest is not None and observation is not None:
             if guest.observation == observation:
                 return
@@ -197,18 +231,35 @@ class Tree:
                     if guest in evaluation.adopted:
                         self._settle(evaluation)
                 return
-            self.observe(number, None)
+            self._host(number, None, probe=probe)
         if observation is not None:
-            guest = self._guests[number] = Guest(number, observation, self._root)
+            point = self.box.units(observation.values)
+            guest = Guest(number, observation, point, self._root, probe)
+            self._guests[number, probe] = guest
             self._seat([guest], self._root)
         elif guest is not None:
-            # A guest may have let cells be divided that nobody claimed: all is made again.
-            del self._guests[number]
+            del self._guests[number, probe]
+            if guest.node.guests and not guest.known:  # it ranks nothing and was nobody's value
+                self._dismiss(guest)
+            else:
+                self._make_again()
+
+    def _dismiss(self, guest: Guest) -> None:
+        """Send a guest without a value away, unless cells were divided because of it."""
+        node = guest.node
+        adopters = [e for e in _evaluations_at(node) if guest in e.adopted]
+        if any(not any(e.samples for e in n.division) for n in _ancestors(node)):
             self._make_again()
+            return
+        node.guests = tuple(other for other in node.guests if other is not guest)
+        for evaluation in adopters:
+            evaluation.adopted = tuple(other for other in evaluation.adopted if other is not guest)
+            self._settle(evaluation)
 
     def _make_again(self) -> None:
         records = {n: _record_of(held) for n, held in sorted(self._held.items())}
-        guests = list(self._guests.values())
+        guests = [guest for _, guest in sorted(self._guests.items())]
+        self._best_probes = []
         self._held, self._waiting, self._rounds, self._members = {}, {}, {}, None
         self._plant()
         for number, record in records.items():
@@ -408,12 +459,9 @@ class Tree:
         for guest in guests:
             place = node
             while place.children:
-                place.best_guest = min(place.best_guest, guest.rank)
-                axis = self.box.axes[place.axis]
-                level, index = place.cell.levels[place.axis], place.cell.index[place.axis]
-                number = axis.part(level, index, guest.observation.values[place.axis])
-                offset = axis.children(level, index).index(number)
-                place = place.children[offset]
+                if not guest.probe:
+                    place.best_guest = min(place.best_guest, guest.rank)
+                place = self._part_with(place, guest.observation.values)
             guest.node = place
             place.guests = (*place.guests, guest)
             self._adopt(guest, place)
@@ -421,6 +469,13 @@ class Tree:
             if grow and place.is_leaf and self._is_full(place):
                 self._drop_leaf(place)
                 self._grow([place])
+
+    def _part_with(self, node: Node, values: Sequence[Any]) -> Node:
+        """The child that holds a point."""
+        axis = self.box.axes[node.axis]
+        level, index = node.cell.levels[node.axis], node.cell.index[node.axis]
+        number = axis.part(level, index, values[node.axis])
+        return node.children[axis.children(level, index).index(number)]
 
     def _adopt(self, guest: Guest, place: Node) -> None:
         """A guest at the center of an evaluation is one of its trials."""
@@ -432,7 +487,11 @@ class Tree:
                 self._settle(evaluation)
 
     def _welcome(self, guest: Guest, place: Node) -> None:
-        """Let a guest count in the rank of all cells around it."""
+        """Let a guest count in the rank of all cells around it; a probe counts for itself."""
+        if guest.probe:
+            if guest.known:
+                heapq.heappush(self._best_probes, (guest.rank, guest.number, guest))
+            return
         node: Node | None = place
         rank = guest.rank
         while node is not None and rank < node.best_guest:
@@ -456,6 +515,61 @@ class Tree:
     def divided(self, depth: int) -> frozenset[Node]:
         """Divided nodes of a depth."""
         return frozenset(self._divided.get(depth, ()))
+
+    @property
+    def probes(self) -> dict[int, Record]:
+        """Claims on points off the centers, and what became of them, by trial number."""
+        return self._probes
+
+    @property
+    def count(self) -> int:
+        """Number of trials that the tree knows of, whatever became of them."""
+        return len(self._held) + len(self._guests)
+
+    def best_probe(self) -> Guest | None:
+        """The probe with the best value; the earliest on ties."""
+        heap = self._best_probes
+        while heap and self._guests.get((heap[0][1], True)) is not heap[0][2]:
+            heapq.heappop(heap)
+        return heap[0][2] if heap else None
+
+    def points_in(self, node: Node) -> list[tuple[tuple[float, ...], Rank]]:
+        """Unit-cube points, (d,) each, and ranks of all that is known inside a node."""
+        found: list[tuple[tuple[float, ...], Rank]] = []
+        stack = [node]
+        while stack:
+            inner = stack.pop()
+            found.extend((guest.point, guest.rank) for guest in inner.guests if guest.known)
+            stack.extend(inner.children)
+            if not inner.children and inner.known:
+                found.append((self._middle(inner.evaluation.cell), inner.evaluation.rank))
+        return found
+
+    def _middle(self, cell: Cell) -> tuple[float, ...]:
+        point = self._middles.get(cell)
+        if point is None:
+            if len(self._middles) > _REMEMBERED:
+                self._middles.clear()
+            point = self._middles[cell] = self.box.middle(cell.levels, cell.index)
+        return point
+
+    def place_of(self, values: Sequence[Any]) -> Node:
+        """The leaf, or the node with an open division, that holds a point of the box."""
+        node = self._root
+        while node.children:
+            node = self._part_with(node, values)
+        return node
+
+    def is_tried(self, values: tuple[Any, ...]) -> bool:
+        """Whether somebody evaluates a point of the box, has done so, or has failed to."""
+        node = self.place_of(values)
+        if any(_equal(guest.observation.values, values) for guest in node.guests):
+            return True
+        if any(_equal(self._center(e.cell), values) for e in _evaluations_at(node)):
+            return True
+        failed = (r for r in self._probes.values() if r.status is Status.FAILED)
+        points = (r.claim.probe.point for r in failed if r.claim.probe is not None)
+        return any(tuple(self.box.at(point).values()) == values for point in points)
 
     @property
     def leaves(self) -> tuple[Cell, ...]:
@@ -540,6 +654,12 @@ class Tree:
         return tuple(sorted(found))
 
     def _held_by(self, claim: Claim) -> Iterator[tuple[int, object]]:
+        if claim.probe is not None:
+            values = tuple(self.box.at(claim.probe.point).values())
+            for guest in self.place_of(values).guests:
+                if _equal(guest.observation.values, values):
+                    yield guest.number, None
+            return
         evaluation = self._evaluation_of(claim)
         if evaluation is not None:
             yield from ((number, None) for number in evaluation.holders(claim.repeat))
@@ -679,6 +799,15 @@ def _equal(values: tuple[Any, ...], center: tuple[Any, ...]) -> bool:
 
 def _is_current(rank: Rank, node: Node) -> bool:
     return node.is_leaf and node.known and node.evaluation.leaf is node and node.rank == rank
+
+
+def _ancestors(node: Node) -> Iterator[Node]:
+    """The node itself if it is divided, and the divided ones above it."""
+    above: Node | None = node
+    while above is not None:
+        if above.division:
+            yield above
+        above = above.parent
 
 
 def _ancestor_rank(node: Node) -> Rank:

@@ -2,6 +2,19 @@
 
 from optuna_partition.samplers._partition import PartitionSampler, SpaceExhaustedError
 from optuna_partition.samplers.direct import DIRECTSampler
+from optuna_partition.samplers.logo import LOGOSampler
+from optuna_partition.samplers.mosoo import MOSOOSampler
+from optuna_partition.samplers.sequool import SequOOLSampler
 from optuna_partition.samplers.soo import SOOSampler
+from optuna_partition.samplers.stosoo import StoSOOSampler
 
-__all__ = ["DIRECTSampler", "PartitionSampler", "SOOSampler", "SpaceExhaustedError"]
+__all__ = [
+    "DIRECTSampler",
+    "LOGOSampler",
+    "MOSOOSampler",
+    "PartitionSampler",
+    "SOOSampler",
+    "SequOOLSampler",
+    "SpaceExhaustedError",
+    "StoSOOSampler",
+]

@@ -6,6 +6,7 @@ Two geometries share the claims, the resolve protocol and the base sampler: boxe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Protocol, final
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Observation, Record, Round, Status
+from optuna_partition.core.claim import Claim, Observation, Probe, Record, Round, Status
 from optuna_partition.core.fractal import (
     ROOT,
     Fractal,
@@ -127,22 +128,31 @@ class TreeGeometry:
         return Record(claim, outcome.status, outcome.value, outcome.violation, outcome.objectives)
 
     def fits(self, search: Tree, claim: Claim) -> bool:
-        """Whether the cell is one of the box."""
-        return cells.fits(search.box, claim.cell)
+        """Whether the cell, and the probe, are of the box."""
+        point = (0.5,) * len(search.box.axes) if claim.probe is None else claim.probe.point
+        return (
+            len(point) == len(search.box.axes)
+            and all(0 <= unit <= 1 for unit in point)
+            and cells.fits(search.box, claim.cell)
+        )
 
     def decode(self, search: Tree, claim: Claim) -> dict[str, Any]:
-        """Parameter values at the cell's center."""
+        """Parameter values at the cell's center, or at the probe."""
+        if claim.probe is not None:
+            return search.box.at(claim.probe.point)
         return cells.decode(search.box, claim.cell)
 
     def is_root(self, claim: Claim) -> bool:
         """Whether nothing was divided to make the cell."""
-        return claim.axis is None
+        return claim.axis is None and claim.probe is None
 
     def to_json(self, claim: Claim) -> dict[str, Any]:
         """Levels and index of the cell, axis, and what is set of the round."""
         found: dict[str, Any] = {"cell": [claim.cell.levels, claim.cell.index], "axis": claim.axis}
         if claim.repeat:
             found["repeat"] = claim.repeat
+        if claim.probe is not None:
+            found["probe"] = [*dataclasses.astuple(claim.probe)]
         if claim.round is not None:
             found |= _round_to_json(claim.round)
         return found
@@ -155,6 +165,7 @@ class TreeGeometry:
             None if axis is None else int(axis),
             _round(found) if "round" in found else None,
             int(found.get("repeat", 0)),
+            _probe(found["probe"]) if "probe" in found else None,
         )
 
 
@@ -181,6 +192,11 @@ def _round(found: Mapping[str, Any]) -> Round:
         _optional(float, found.get("best")),
         _optional(int, found.get("level")),
     )
+
+
+def _probe(found: Any) -> Probe:
+    point, best, misses, count = found
+    return Probe(tuple(float(unit) for unit in point), float(best), int(misses), int(count))
 
 
 def _optional(kind: type[Any], value: Any) -> Any:

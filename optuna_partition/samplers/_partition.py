@@ -77,6 +77,7 @@ class PartitionSampler(BaseSampler):
         independent_sampler: Samples parameters outside the search space. None: uniformly, seeded by
             trial number and name.
         warn_independent_sampling: Whether to log a warning when that happens.
+        multi_objective: Whether the rule can rank several objectives.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class PartitionSampler(BaseSampler):
         claim_timeout: float | None,
         independent_sampler: BaseSampler | None,
         warn_independent_sampling: bool,
+        multi_objective: bool = False,
     ) -> None:
         if not is_count(max_retries):
             raise ValueError(f"max_retries is {max_retries!r}, expected an integer of 0 or more.")
@@ -103,6 +105,7 @@ class PartitionSampler(BaseSampler):
         self._claim_timeout = claim_timeout
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
+        self._multi_objective = multi_objective
         self._forget()
 
     def _forget(self) -> None:
@@ -156,7 +159,7 @@ class PartitionSampler(BaseSampler):
             ValueError: If the study has several objectives.
             SpaceExhaustedError: If the given search space is finite and has been enumerated.
         """
-        self._check_single_objective(study)
+        self._check_objectives(study)
         with _LOCK:
             trials = self._snapshot(study, trial)
             if not search_space:
@@ -185,7 +188,7 @@ class PartitionSampler(BaseSampler):
         Raises:
             ValueError: If the study has several objectives.
         """
-        self._check_single_objective(study)
+        self._check_objectives(study)
         if _holds_unknown_root(trial):
             return axis_of(param_name, param_distribution).value(0, 0)
         sampler = self._fallback(trial, param_name)
@@ -208,7 +211,7 @@ class PartitionSampler(BaseSampler):
         """Stop the study when this was the last point of a finite `search_space=`."""
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
-        if self._search_space is None or is_multi_objective(study):
+        if self._search_space is None or (is_multi_objective(study) and not self._multi_objective):
             return
         space = without_single_values(self._search_space)
         if not space or not self._is_finite(space):
@@ -220,13 +223,32 @@ class PartitionSampler(BaseSampler):
             if journal.is_last(trial, failed=state is TrialState.FAIL):
                 _stop(study)
 
+    def partition_of(self, study: Study) -> Any:
+        """What the sampler sees of a study: a tree, or another fold over claims, read afresh.
+
+        None while no search space is known.
+        """
+        with _LOCK:
+            self._turn += 1
+            trials = read_trials(study)
+            cache = self._cache_of(study)
+            shared = cache.shared_space(trials)
+            space = without_single_values(
+                dict(shared) if self._search_space is None else self._search_space
+            )
+            if not space:
+                return None
+            journal = cache.journal(self, study, space)
+            journal.sync(trials)
+            return journal.search
+
     # Parts
 
-    def _check_single_objective(self, study: Study) -> None:
-        if is_multi_objective(study):
+    def _check_objectives(self, study: Study) -> None:
+        if is_multi_objective(study) and not self._multi_objective:
             raise ValueError(
                 f"the study has {len(study.directions)} objectives, expected one for "
-                f"{type(self).__name__}; take optuna.samplers.NSGAIISampler or TPESampler."
+                f"{type(self).__name__}; take MOSOOSampler."
             )
 
     def _snapshot(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:

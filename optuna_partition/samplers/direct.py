@@ -16,6 +16,7 @@ from optuna_partition.core.cell import (
     squared_diagonal,
 )
 from optuna_partition.core.direct import check_epsilon, direct
+from optuna_partition.core.refinement import refined
 from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler
 from optuna_partition.samplers._space import SearchSpace
@@ -46,6 +47,9 @@ class DIRECTSampler(PartitionSampler):
             DIRECT-L [Gablonsky and Kelley 2001]: all longest sides, measured by the longest, one
             cell of each size. With the last two the shape of a cell is open until 2 values a side
             are in; workers that find all cells in that state sample uniformly.
+        refine: Whether to probe between the divisions: the minimizer of a model of the nearest
+            values, within the leaf around the best point, off the centers. None: with "one_side",
+            and not with the two published variants.
         epsilon: Relative improvement over the best value that a cell must promise (dimensionless).
         search_space: Parameters to search, most important first. None infers them from completed
             trials.
@@ -70,6 +74,7 @@ class DIRECTSampler(PartitionSampler):
         self,
         *,
         variant: Variant = "one_side",
+        refine: bool | None = None,
         epsilon: float = 1e-4,
         search_space: SearchSpace | None = None,
         max_retries: int = 1,
@@ -81,8 +86,11 @@ class DIRECTSampler(PartitionSampler):
             raise ValueError(f"variant is {variant!r}, expected one of {sorted(_VARIANTS)}.")
         check_epsilon(epsilon)
         division, group, size, one_per_size = _VARIANTS[variant]
+        rule = functools.partial(direct, size=size, epsilon=epsilon, one_per_size=one_per_size)
+        if refine is None:
+            refine = variant == "one_side"
         super().__init__(
-            rule=functools.partial(direct, size=size, epsilon=epsilon, one_per_size=one_per_size),
+            rule=functools.partial(refined, rule=rule) if refine else rule,
             geometry=TreeGeometry(division, group, max_retries),
             search_space=search_space,
             max_retries=max_retries,

@@ -10,6 +10,7 @@ from typing import Literal, final
 from optuna.samplers import BaseSampler
 
 from optuna_partition.core.cell import depth, one_longest_side
+from optuna_partition.core.refinement import refined
 from optuna_partition.core.soo import soo
 from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler, is_count
@@ -32,6 +33,8 @@ class SOOSampler(PartitionSampler):
         h_max: Deepest level that a sweep may divide: None for no limit (the default, and by far the
             best below 200 trials), "sqrt" for the square root of the number of divided cells as in
             the paper, a number, or a function of the number of divided cells.
+        refine: Whether to probe between the divisions: the minimizer of a model of the nearest
+            values, within the leaf around the best point, off the centers.
         max_retries: How often the cell of a failed trial is handed out again before it counts as
             the worst.
         claim_timeout: Seconds after which a running trial is taken for dead and its cell is free
@@ -54,13 +57,15 @@ class SOOSampler(PartitionSampler):
         *,
         search_space: SearchSpace | None = None,
         h_max: DepthLimit = None,
+        refine: bool = False,
         max_retries: int = 1,
         claim_timeout: float | None = 86_400.0,
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
+        rule = functools.partial(soo, h_max=_depth_limit(h_max))
         super().__init__(
-            rule=functools.partial(soo, h_max=_depth_limit(h_max)),
+            rule=functools.partial(refined, rule=rule) if refine else rule,
             geometry=TreeGeometry(one_longest_side, depth, max_retries),
             search_space=search_space,
             max_retries=max_retries,

@@ -14,6 +14,10 @@ from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Record, Status
 from optuna_partition.core.direct import direct
+from optuna_partition.core.logo import logo
+from optuna_partition.core.mosoo import mosoo
+from optuna_partition.core.refinement import refined
+from optuna_partition.core.sequool import sequool
 from optuna_partition.core.soo import soo
 from optuna_partition.core.tree import Division, Group, Tree
 
@@ -37,6 +41,18 @@ METHODS = {
         cells.longest_side,
         functools.partial(direct, size=cells.length),
     ),
+    "refined": Method(
+        cells.one_longest_side,
+        cells.longest_side,
+        functools.partial(refined, rule=functools.partial(direct, size=cells.length)),
+    ),
+    "logo": Method(
+        cells.one_longest_side, cells.depth, functools.partial(logo, widths=(3, 4, 5, 6, 8, 30))
+    ),
+    "sequool": Method(
+        cells.one_longest_side, cells.depth, functools.partial(sequool, n_evaluations=40)
+    ),
+    "mosoo": Method(cells.one_longest_side, cells.depth, mosoo),
     "jones1993": Method(
         cells.all_longest_sides,
         cells.squared_diagonal,

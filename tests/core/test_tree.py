@@ -66,6 +66,11 @@ def snapshot(tree: Tree) -> tuple[Any, ...]:
     )
 
 
+def point_of(box: Box, claim: Claim) -> tuple[Any, ...]:
+    found = cells.decode(box, claim.cell) if claim.probe is None else box.at(claim.probe.point)
+    return tuple(found.values())
+
+
 class Workers:
     """Several asynchronous workers on one tree: claims that end well, badly, or not at all."""
 
@@ -120,9 +125,7 @@ def test_no_two_evaluations_decode_to_the_same_parameters(
 ) -> None:
     state = Workers(method, data.draw(boxes), seed, workers, deaths=0.0)
     state.run(60)
-    points = [
-        tuple(cells.decode(state.box, record.claim.cell).values()) for record in state.log.values()
-    ]
+    points = [point_of(state.box, record.claim) for record in state.log.values()]
     assert len(set(points)) == len(points)
 
 

@@ -15,7 +15,13 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optuna_partition import DIRECTSampler, SOOSampler
+from optuna_partition import (
+    DIRECTSampler,
+    LOGOSampler,
+    MOSOOSampler,
+    SequOOLSampler,
+    SOOSampler,
+)
 from optuna_partition.samplers import PartitionSampler
 
 SPACE: dict[str, BaseDistribution] = {
@@ -31,9 +37,14 @@ Factory = Callable[..., PartitionSampler]
 
 SAMPLERS: dict[str, Factory] = {
     "soo": SOOSampler,
-    "one_side": DIRECTSampler,
+    "refined": DIRECTSampler,
+    "one_side": functools.partial(DIRECTSampler, refine=False),
     "jones1993": functools.partial(DIRECTSampler, variant="jones1993"),
     "locally_biased": functools.partial(DIRECTSampler, variant="locally_biased"),
+    "sequool": functools.partial(SequOOLSampler, n_trials=40),
+    "logo": LOGOSampler,
+    "logo_refined": functools.partial(LOGOSampler, width=3, refine=True),
+    "mosoo": MOSOOSampler,
 }
 
 

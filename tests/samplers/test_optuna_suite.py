@@ -9,11 +9,19 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
     RelativeSamplerTestCase,
     SingleOnlySamplerTestCase,
 )
 
-from optuna_partition import DIRECTSampler, SOOSampler
+from optuna_partition import (
+    DIRECTSampler,
+    LOGOSampler,
+    MOSOOSampler,
+    SequOOLSampler,
+    SOOSampler,
+    StoSOOSampler,
+)
 
 
 class TestPartitionSamplers(
@@ -26,9 +34,29 @@ class TestPartitionSamplers(
             DIRECTSampler,
             functools.partial(DIRECTSampler, variant="jones1993"),
             functools.partial(DIRECTSampler, variant="locally_biased"),
+            functools.partial(SequOOLSampler, n_trials=30),
+            LOGOSampler,
+            functools.partial(StoSOOSampler, n_trials=100),
         ],
-        ids=["soo", "soo-sqrt", "direct-one-side", "direct-1993", "direct-locally-biased"],
+        ids=[
+            "soo",
+            "soo-sqrt",
+            "direct",
+            "direct-1993",
+            "direct-locally-biased",
+            "sequool",
+            "logo",
+            "stosoo",
+        ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         factory: Callable[[], BaseSampler] = request.param
         return factory
+
+
+class TestMultiObjective(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return MOSOOSampler
