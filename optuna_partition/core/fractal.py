@@ -20,6 +20,7 @@ below it. The *quality* of a sphere follows from the values of its points.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -38,8 +39,6 @@ Rank = tuple[float, float]
 Quality = tuple[float, float]
 
 _WORST: Rank = (math.inf, math.inf)
-# A float axis has no finer cells: their centers are exact in double precision.
-_FINEST = 51
 
 
 class Kind(enum.IntEnum):
@@ -279,7 +278,9 @@ class Fractal:
         self._inflation = inflation
         self._step = root_sphere(1).radius * (SHRINKAGE * inflation) ** depth
         self._scales = max(0, math.ceil(math.log2(self._step / min_step)))
-        self._size = math.prod(map(_count, box.axes)) if box.finite else None
+        # How often a grid point's cell can be halved along each axis.
+        self._halvings = [0 if axis.finite else _halvings(axis) for axis in box.axes]
+        self._size = math.prod(self._counts(max(self._halvings)))
         self._entries: dict[int, _Entry] = {}
         self._evaluations: defaultdict[Key, _Evaluation] = defaultdict(_Evaluation)
         self._taken = 0
@@ -341,15 +342,15 @@ class Fractal:
         before = self._entries.pop(number, None)
         if before is not None:
             del self._evaluations[before.key].entries[number]
-            self._count(before.path, -1)
+            self._note_path(before.path, -1)
         if entry is not None:
             self._entries[number] = entry
             self._evaluations[entry.key].entries[number] = entry
-            self._count(entry.path, 1)
+            self._note_path(entry.path, 1)
         for key in {item.key for item in (before, entry) if item is not None}:
             self._settle(key)
 
-    def _count(self, path: Path, change: int) -> None:
+    def _note_path(self, path: Path, change: int) -> None:
         for level in range(len(path)):
             above, counts = path[:level], self._below[level]
             counts[above] = counts.get(above, 0) + change
@@ -382,8 +383,11 @@ class Fractal:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no evaluation is left to hand out, now or when running trials end well."""
-        return self._taken == self._size
+        """Whether no evaluation is left to hand out, now or when running trials end well.
+
+        A box with a float axis has as many points as its finest grid.
+        """
+        return self._taken >= self._size and (self.box.finite or self.remaining() is None)
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -407,9 +411,7 @@ class Fractal:
     def units(self, claim: FractalClaim) -> tuple[float, ...]:
         """Position of a claim that fits, (d,) in unit-cube lengths."""
         if claim.kind is Kind.GRID:
-            return tuple(
-                map(_grid_unit, self.box.axes, claim.index, [claim.scale] * len(claim.index))
-            )
+            return tuple(map(_grid_unit, self.box.axes, claim.index, self._counts(claim.scale)))
         sphere = self.sphere(claim.path)
         if claim.kind is Kind.SPHERE:
             return sphere.point(claim.index[0])
@@ -427,7 +429,7 @@ class Fractal:
         if claim.kind is Kind.GRID:
             return (
                 claim.path == ()
-                and 0 <= claim.scale <= (0 if self.box.finite else _FINEST)
+                and 0 <= claim.scale <= max(self._halvings)
                 and len(claim.index) == len(self.box.axes)
                 and all(
                     0 <= i < count
@@ -481,13 +483,13 @@ class Fractal:
         if found is not None:
             return found
         known = [key for key in self._sphere_keys(path) if self._find(key).status is Status.KNOWN]
-        quality = min(map(self._slope, known), default=_WORST)
+        quality = min(map(self._slope_to, known), default=_WORST)
         # Only a complete set of points keeps its quality until the best changes.
         if len(known) == 3:
             self._qualities[path] = quality
         return quality
 
-    def _slope(self, key: Key) -> Quality:
+    def _slope_to(self, key: Key) -> Quality:
         rank = self._find(key).rank
         if self._best is None or rank == _WORST:
             return _WORST
@@ -637,9 +639,10 @@ class Fractal:
         """
         scale, rank = self._cursor
         known_so_far = True
-        while scale <= (0 if self.box.finite else _FINEST):
+        while scale <= max(self._halvings):
             counts = self._counts(scale)
-            while rank < math.prod(counts):
+            size = math.prod(counts)
+            while rank < size:
                 claim = FractalClaim(Kind.GRID, (), scale, _digits(rank, counts))
                 evaluation = self._find(self._key(claim))
                 if evaluation.status is Status.FAILED:
@@ -652,7 +655,11 @@ class Fractal:
         return None
 
     def _counts(self, scale: int) -> list[int]:
-        return [_count(axis) if axis.finite else 2**scale for axis in self.box.axes]
+        """Number of grid points along each axis."""
+        return [
+            _count(axis) if axis.finite else 2 ** min(scale, halvings)
+            for axis, halvings in zip(self.box.axes, self._halvings, strict=True)
+        ]
 
 
 _NOTHING = _Evaluation()
@@ -726,5 +733,12 @@ def _unit(axis: Axis, coordinate: Any) -> float:
     return (coordinate + 0.5) / _count(axis)
 
 
-def _grid_unit(axis: Axis, index: int, scale: int) -> float:
-    return _unit(axis, index) if axis.finite else math.ldexp(2 * index + 1, -scale - 1)
+def _grid_unit(axis: Axis, index: int, count: int) -> float:
+    # Exact: the number of a float axis' cells is a power of two.
+    return _unit(axis, index) if axis.finite else (2 * index + 1) / (2 * count)
+
+
+def _halvings(axis: Axis) -> int:
+    """How often a float axis can be halved before neighboring cells decode to the same number."""
+    level = next(level for level in itertools.count() if not axis.splittable(level, 0))
+    return math.floor(level * math.log2(axis.arity))

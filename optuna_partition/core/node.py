@@ -55,6 +55,11 @@ class Guest:
         return self.observation.status is Status.KNOWN
 
     @property
+    def failed(self) -> bool:
+        """Whether its trial failed; only a probe is kept then, so that it is not made again."""
+        return self.observation.status is Status.FAILED
+
+    @property
     def rank(self) -> Rank:
         """Rank of the observation if it is known."""
         return rank(self.observation) if self.known else WORST
@@ -121,17 +126,18 @@ class Evaluation:
             if sample.repeat == repeat and sample.status is not Status.FAILED:
                 yield sample.number
         for guest in self.adopted:
-            yield guest.number
+            if not guest.failed:
+                yield guest.number
 
     def conclude(self, max_retries: int) -> None:
         """Draw the conclusion from all samples."""
         values = self._values()
         if values:
             self.status, self.rank = Status.KNOWN, _mean(values)
-        elif self.running or self.adopted:
+        elif self.running or any(g.observation.status is Status.PENDING for g in self.adopted):
             self.status, self.rank = Status.PENDING, WORST
         else:
-            retried = len(self.samples) > max_retries
+            retried = self.attempts > max_retries
             self.status, self.rank = Status.KNOWN if retried else Status.FAILED, WORST
 
     def _values(self) -> list[Rank]:

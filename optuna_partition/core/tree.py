@@ -205,9 +205,6 @@ class Tree:
         if probe is None or len(probe.point) != len(self.box.axes):
             return False
         self._probes[number] = record
-        if record.status is Status.FAILED:
-            self._host(number, None, probe=True)
-            return True
         values = tuple(self.box.at(probe.point).values())
         observation = Observation(
             values, record.status, record.value, record.violation, record.objectives
@@ -316,7 +313,7 @@ class Tree:
     def _is_full(self, node: Node) -> bool:
         """Whether guests have already evaluated all that a division of the leaf needs."""
         return bool(node.guests and node.axes) and all(
-            inherits or self._guests_at(node, cell)
+            inherits or self._is_taken(node, cell)
             for axis in node.axes
             for cell, inherits in children(self.box, node.cell, axis)
         )
@@ -327,6 +324,10 @@ class Tree:
             return ()
         center = self._center(cell)
         return tuple(g for g in node.guests if _equal(g.observation.values, center))
+
+    def _is_taken(self, node: Node, cell: Cell) -> bool:
+        """Whether a guest has evaluated the center of a cell inside a node, or is about to."""
+        return any(not guest.failed for guest in self._guests_at(node, cell))
 
     def _center(self, cell: Cell) -> tuple[Any, ...]:
         return tuple(self.box.decode(cell.levels, cell.index).values())
@@ -565,11 +566,7 @@ class Tree:
         node = self.place_of(values)
         if any(_equal(guest.observation.values, values) for guest in node.guests):
             return True
-        if any(_equal(self._center(e.cell), values) for e in _evaluations_at(node)):
-            return True
-        failed = (r for r in self._probes.values() if r.status is Status.FAILED)
-        points = (r.claim.probe.point for r in failed if r.claim.probe is not None)
-        return any(tuple(self.box.at(point).values()) == values for point in points)
+        return any(_equal(self._center(e.cell), values) for e in _evaluations_at(node))
 
     @property
     def leaves(self) -> tuple[Cell, ...]:
@@ -657,7 +654,7 @@ class Tree:
         if claim.probe is not None:
             values = tuple(self.box.at(claim.probe.point).values())
             for guest in self.place_of(values).guests:
-                if _equal(guest.observation.values, values):
+                if not guest.failed and _equal(guest.observation.values, values):
                     yield guest.number, None
             return
         evaluation = self._evaluation_of(claim)
@@ -707,7 +704,7 @@ class Tree:
         """The claim that starts to divide a leaf: its first evaluation."""
         for axis in leaf.axes:
             for cell, inherits in children(self.box, leaf.cell, axis):
-                if not inherits and not self._guests_at(leaf, cell):
+                if not inherits and not self._is_taken(leaf, cell):
                     return Claim(cell, axis, round_)
         raise ValueError(f"{leaf.cell} can't be divided, expected a leaf with two points or more.")
 

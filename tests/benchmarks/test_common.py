@@ -33,12 +33,17 @@ def test_samplers_by_default_are_all_or_the_given_ones() -> None:
 
 
 def test_lines_of_a_picture_can_be_told_apart(tmp_path: Path) -> None:
-    styles = [tuple(_common.line_style(position).values()) for position in range(24)]
-    assert len(set(styles)) == 24
-    names = [f"line {k}" for k in range(24)]
+    names = [f"line {k}" for k in range(30)]
     figure = _common.curves(
-        {name: ([1.0, 2.0], [3.0, 4.0]) for name in names}, title="T", x_title="x", y_title="y"
+        {name: ([1.0, 2.0], [3.0, 4.0]) for name in names},
+        title="T",
+        x_title="x",
+        y_title="y",
+        peers=names[10:24],
     )
+    styles = [(trace.line.color, trace.line.dash) for trace in figure.data]
+    assert len(set(styles)) == 30
+    assert {dash for _, dash in styles[10:24]} == {"dot", "dashdot"}
     _common.save(figure, tmp_path / "deep" / "lines.html")
     page = (tmp_path / "deep" / "lines.html").read_text()
     assert all(name in page for name in names)

@@ -302,11 +302,12 @@ def children(spheres: Sequence[Sphere], inflation: float) -> list[Sphere]:
 @pytest.mark.parametrize("dimension", [1, 2, 3, 4, 6])
 def test_covering_inflation_is_enough_and_not_too_much(dimension: int) -> None:
     root, points = [root_sphere(dimension)], ball(np.random.default_rng(7), 20000, dimension)
-    diagonal = np.full((1, dimension), 0.5 + 0.5 / math.sqrt(dimension))
-    points = np.concatenate([points, diagonal])
+    surface, center = 0.5 + 0.5 / math.sqrt(dimension), 0.5
+    farthest = np.full((1, dimension), center if dimension == 1 else surface)
+    points = np.concatenate([points, farthest])
     enough = covering_inflation(dimension)
     assert uncovered(points, children(root, enough)) == 0
-    assert uncovered(diagonal, children(root, 0.999 * enough)) == 1
+    assert uncovered(farthest, children(root, 0.999 * enough)) == 1
 
 
 def test_published_inflation_covers_a_plane_on_every_level_but_not_space() -> None:
@@ -573,6 +574,16 @@ def test_a_finite_box_is_enumerated_once(
     assert sorted(evaluated) == sorted(combinations)
     assert state.fractal.exhausted
     assert fda(state.fractal) is None
+
+
+def test_a_float_axis_of_a_few_numbers_comes_to_an_end() -> None:
+    eps = math.ulp(3.0)
+    box = Box((FloatAxis("x", 3.0, 3.0 + 5 * eps), GridAxis("k", range(4, 8))))
+    state = Workers(box, 3, 2, deaths=0.0)
+    state.run(100)
+    assert 4 <= len(state.log) <= 6 * 4
+    assert len({state.parameters(number) for number in state.log}) == len(state.log)
+    assert state.fractal.exhausted
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
