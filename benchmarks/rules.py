@@ -1,109 +1,192 @@
-"""Regret of the partition samplers against random search, one worker: `python benchmarks/rules.py`.
+"""Regret of the partition samplers against random search, one worker.
 
-55 problems: eleven functions in 2 to 6 dimensions, and four copies of each whose box is cut by up
-to a tenth at every side, so that no optimum sits at a center or a trisection point by luck. The
-score is the mean of log10(regret / median regret of ten random searches with as many evaluations).
+The score is the mean over problems of log10(regret / median regret of ten random searches with as
+many evaluations); -1 is ten times less regret than random search. Next to the samplers run DIRECT
+of SciPy and of NLopt, on the same problems, and Optuna's TPE (mean over seeds). A sampler that
+plans for its number of trials is run once for each budget, the others once.
+
+Two tables: 11 functions in 2 to 6 dimensions, and these with 4 copies each whose box is cut by up
+to a tenth at every side (55 problems).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
+import nlopt
 import numpy as np
 import optuna
-from numpy.typing import NDArray
+import scipy.optimize
 
-from objectives import synthetic
+from benchmarks import _common, _problems
+from benchmarks._problems import FloatArray
+from benchmarks._samplers import OURS, SINGLE, Entry
 from objectives.synthetic import Problem
-from optuna_partition import DIRECTSampler, SOOSampler
 
-FloatArray = NDArray[np.float64]
+# Values in the order of evaluation, for a problem and a number of evaluations.
+Search = Callable[[Problem, int], list[float]]
 
-FLOOR = 1e-5  # below it a regret is as good as none
-SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-    "DIRECT, one side": DIRECTSampler,
-    "DIRECT-L": partial(DIRECTSampler, variant="locally_biased"),
-    "DIRECT 1993": partial(DIRECTSampler, variant="jones1993"),
-    "SOO": SOOSampler,
-    'SOO, h_max="sqrt"': partial(SOOSampler, h_max="sqrt"),
+
+class _BudgetSpentError(Exception):
+    """Ends a search that counts its budget in iterations or overdraws it."""
+
+
+class Recorder:
+    """A problem that keeps the values of its evaluations, up to a budget."""
+
+    def __init__(self, problem: Problem, budget: int) -> None:
+        self.values: list[float] = []
+        self._problem = problem
+        self._budget = budget
+
+    def __call__(self, point: Sequence[float] | FloatArray) -> float:
+        """The value at a point (d,) of the box."""
+        if len(self.values) == self._budget:
+            raise _BudgetSpentError
+        value = float(self._problem(point))
+        self.values.append(value)
+        return value
+
+
+def optuna_search(problem: Problem, budget: int, *, entry: Entry, seed: int = 0) -> list[float]:
+    """A sampler of Optuna's interface."""
+    record = Recorder(problem, budget)
+    names = list(problem.search_space)
+
+    def objective(trial: optuna.Trial) -> float:
+        bounds = zip(names, problem.low, problem.high, strict=True)
+        return record([trial.suggest_float(name, low, high) for name, low, high in bounds])
+
+    sampler = entry.make(problem.search_space, budget, seed)
+    optuna.create_study(sampler=sampler).optimize(objective, n_trials=budget)
+    return record.values
+
+
+def scipy_direct(problem: Problem, budget: int, *, locally_biased: bool) -> list[float]:
+    """DIRECT of SciPy, which ends on evaluations only."""
+    record = Recorder(problem, budget)
+    bounds = scipy.optimize.Bounds(problem.low, problem.high)
+    with contextlib.suppress(_BudgetSpentError):
+        scipy.optimize.direct(
+            record,
+            bounds,
+            locally_biased=locally_biased,
+            maxfun=10 * budget,
+            maxiter=10 * budget,
+            vol_tol=0,
+            len_tol=0,
+        )
+    return record.values
+
+
+def nlopt_direct(problem: Problem, budget: int, *, algorithm: int) -> list[float]:
+    """DIRECT of NLopt; its translation of Gablonsky's code may overdraw, which is cut off."""
+    values: list[float] = []
+
+    def function(point: FloatArray, gradient: FloatArray) -> float:
+        values.append(float(problem(point)))
+        return values[-1]
+
+    search = nlopt.opt(algorithm, problem.dimension)
+    search.set_min_objective(function)
+    search.set_lower_bounds(problem.low)
+    search.set_upper_bounds(problem.high)
+    search.set_maxeval(budget)
+    search.optimize(problem.from_unit(np.full(problem.dimension, 0.5)))
+    return values[:budget]
+
+
+OTHERS: Final[Mapping[str, Search]] = {
+    "SciPy direct": partial(scipy_direct, locally_biased=False),
+    "SciPy direct, locally biased": partial(scipy_direct, locally_biased=True),
+    "NLopt GN_ORIG_DIRECT": partial(nlopt_direct, algorithm=nlopt.GN_ORIG_DIRECT),
+    "NLopt GN_ORIG_DIRECT_L": partial(nlopt_direct, algorithm=nlopt.GN_ORIG_DIRECT_L),
+    "NLopt GN_DIRECT": partial(nlopt_direct, algorithm=nlopt.GN_DIRECT),
+    "NLopt GN_DIRECT_L": partial(nlopt_direct, algorithm=nlopt.GN_DIRECT_L),
 }
+NAMES: Final = (*SINGLE, *OTHERS)
+DEFAULT: Final = (*OURS, "TPE", *OTHERS)
 
 
-def functions() -> list[tuple[Problem, int]]:
-    """The eleven functions, each with the seed of its cuts."""
-    goldstein_price = dataclasses.replace(
-        synthetic.GOLDSTEIN_PRICE, low=np.full(2, -1.87), high=np.full(2, 2.13)
-    )
-    return [
-        (synthetic.BRANIN, 51),
-        (synthetic.SIX_HUMP_CAMEL, 58),
-        (goldstein_price, 79),
-        (synthetic.HARTMANN3, 66),
-        (synthetic.SHEKEL10, 74),
-        (synthetic.rosenbrock(), 47),
-        (synthetic.rastrigin(), 47),
-        (synthetic.ackley(), 61),
-        (synthetic.levy(), 47),
-        (synthetic.styblinski_tang(), 68),
-        (synthetic.HARTMANN6, 69),
-    ]
-
-
-def problems() -> list[Problem]:
-    """All 55."""
-    found = []
-    for problem, seed in functions():
-        found.append(problem)
-        span = problem.high - problem.low
-        for copy in range(1, 5):
-            rng = np.random.default_rng(1000 * copy + seed)
-            low = problem.low + rng.uniform(0, 0.1, problem.dimension) * span
-            high = problem.high - rng.uniform(0, 0.1, problem.dimension) * span
-            found.append(problem.within(low, high))
-    return found
-
-
-def regrets(values: FloatArray, problem: Problem, budgets: list[int]) -> FloatArray:
-    """Simple regret after each budget; a search that ended early keeps its last one."""
-    best = np.minimum.accumulate(values) - problem.minimum
-    return np.asarray(np.maximum(best[np.minimum(budgets, len(best)) - 1], FLOOR))
-
-
-def random_search(problem: Problem, budgets: list[int]) -> FloatArray:
-    """Median regret of ten random searches at each budget."""
-    found = []
-    for seed in range(10):
-        points = np.random.default_rng(seed).uniform(size=(budgets[-1], problem.dimension))
-        found.append(regrets(problem(problem.from_unit(points)), problem, budgets))
-    return np.asarray(np.median(found, axis=0))
-
-
-def search(
-    problem: Problem, sampler: optuna.samplers.BaseSampler, budgets: list[int]
+def log_regrets(
+    name: str, found: Sequence[Problem], budgets: Sequence[int], seeds: int
 ) -> FloatArray:
-    """Regret of a sampler at each budget."""
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(problem.objective, n_trials=budgets[-1])
-    values = [trial.value for trial in study.trials if trial.value is not None]
-    return regrets(np.array(values), problem, budgets)
+    """(problems, n) mean over seeds of log10 regret after 1 to n evaluations.
+
+    A sampler that plans for its number of trials has values at the budgets only, NaN elsewhere.
+    """
+    entry = SINGLE.get(name)
+    runs = range(seeds if entry is not None and entry.seeded else 1)
+    n = budgets[-1]
+    logs = np.empty((len(found), n))
+    for row, problem in enumerate(_common.progress(found, name)):
+        if entry is None:
+            logs[row] = np.log10(_problems.regrets(OTHERS[name](problem, n), problem, n))
+        elif entry.budgeted:
+            logs[row] = np.nan
+            for budget in budgets:
+                values = optuna_search(problem, budget, entry=entry)
+                logs[row, budget - 1] = np.log10(_problems.regrets(values, problem, budget)[-1])
+        else:
+            values_of = partial(optuna_search, problem, n, entry=entry)
+            each = [_problems.regrets(values_of(seed=seed), problem, n) for seed in runs]
+            logs[row] = np.mean(np.log10(each), axis=0)
+    return logs
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = _common.parser(__doc__)
+    _common.add_samplers(parser, NAMES, DEFAULT)
+    number = _common.positive
+    parser.add_argument("--budgets", type=number, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--functions", nargs="+", choices=_problems.NAMES, default=_problems.NAMES)
+    parser.add_argument("--copies", type=int, default=4, help="cut copies of each function")
+    parser.add_argument("--seeds", type=number, default=3, help="runs of a sampler with a seed")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[50, 100, 200])
-    budgets: list[int] = sorted(parser.parse_args().budgets)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    medians = np.array([random_search(problem, budgets) for problem in problems()])
-    print("| evaluations | " + " | ".join(map(str, budgets)) + " |")
-    print("|---" * (len(budgets) + 1) + "|")
-    for name, sampler in SAMPLERS.items():
-        reached = np.array([search(problem, sampler(), budgets) for problem in problems()])
-        scores = np.log10(reached / np.maximum(medians, FLOOR)).mean(axis=0)
-        print(f"| {name} | " + " | ".join(f"{score:.2f}" for score in scores) + " |", flush=True)
+    """Print the tables and draw the picture."""
+    given = arguments()
+    _common.quiet()
+    budgets: list[int] = sorted(set(given.budgets))
+    found = _problems.problems(copies=given.copies, names=given.functions)
+    baseline = np.log10([_problems.random_search(problem, budgets[-1]) for problem in found])
+    scores = {
+        name: log_regrets(name, found, budgets, given.seeds) - baseline for name in given.samplers
+    }
+    at = np.array(budgets) - 1
+    sets = {f"{len(given.functions)} functions": slice(None, None, given.copies + 1)}
+    if given.copies:
+        sets[f"{len(found)} problems"] = slice(None)
+    for title, rows in sets.items():
+        header = ["score after", *map(str, budgets)]
+        body = [
+            [name, *(f"{score:.2f}" for score in each[rows].mean(axis=0)[at])]
+            for name, each in scores.items()
+        ]
+        _common.report(title, _common.markdown(header, body))
+    if given.output is None:
+        return
+    lines = {}
+    for name, each in scores.items():
+        mean = each.mean(axis=0)
+        known = np.flatnonzero(np.isfinite(mean))
+        lines[name] = ((known + 1).tolist(), mean[known].tolist())
+    figure = _common.curves(
+        lines,
+        title=f"Regret against random search, {len(found)} problems, one worker",
+        x_title="evaluations",
+        y_title="mean log10(regret / regret of random search)",
+        markers=[name for name in scores if name in SINGLE and SINGLE[name].budgeted],
+        peers=[name for name in scores if name not in OURS],
+    )
+    _common.save(figure, given.output)
 
 
 if __name__ == "__main__":

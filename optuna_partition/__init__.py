@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from optuna_partition.samplers import (
     DIRECTSampler,
+    FDASampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DIRECTSampler",
+    "FDASampler",
     "LOGOSampler",
     "MOSOOSampler",
     "SOOSampler",

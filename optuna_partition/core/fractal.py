@@ -27,13 +27,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
+from optuna_partition.core.box import Axis, Box, ChoiceAxis, GridAxis
 from optuna_partition.core.claim import Observation, Status
 
 SHRINKAGE = math.sqrt(2) - 1
 """Radius of a child sphere in radii of its parent, `1 / (1 + sqrt(2))`, before inflation."""
 
 Path = tuple[int, ...]
+# A trial's claim, or with True what it observes without one: each is set and taken back by itself.
+_Source = tuple[int, bool]
 Key = tuple[Any, ...]
 Rank = tuple[float, float]
 Quality = tuple[float, float]
@@ -194,7 +196,7 @@ def _clip(unit: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one trial says: its evaluation, and the sphere that it belongs to."""
+    """What one trial says: its evaluation, and the path of the sphere that it belongs to."""
 
     key: Key
     path: Path
@@ -206,22 +208,23 @@ class _Entry:
 class _Evaluation:
     """All that was recorded about one combination of parameters, and what it amounts to."""
 
-    entries: dict[int, _Entry] = field(default_factory=dict)
+    entries: dict[_Source, _Entry] = field(default_factory=dict)
     status: Status = Status.FAILED
     rank: Rank = _WORST
     number: int = -1
 
     def conclude(self, max_retries: int) -> None:
         """Draw the conclusion from all entries."""
-        known = [n for n, entry in self.entries.items() if entry.status is Status.KNOWN]
+        known = [source for source, e in self.entries.items() if e.status is Status.KNOWN]
         self.status, self.rank, self.number = Status.FAILED, _WORST, -1
         if known:  # twice only after a worker was taken for dead: the earlier trial counts
-            self.number = min(known)
-            self.status, self.rank = Status.KNOWN, self.entries[self.number].rank
+            earliest = min(known)
+            self.status, self.number = Status.KNOWN, earliest[0]
+            self.rank = self.entries[earliest].rank
         elif any(entry.status is Status.PENDING for entry in self.entries.values()):
             self.status = Status.PENDING
         elif len(self.entries) > max_retries:
-            self.status, self.number = Status.KNOWN, min(self.entries)
+            self.status, self.number = Status.KNOWN, min(self.entries)[0]
 
 
 @dataclass(slots=True)
@@ -270,7 +273,9 @@ class Fractal:
         inflation: float = 1.75,
         min_step: float = 1e-4,
     ) -> None:
-        _check_settings(max_retries, depth, inflation, min_step)
+        if max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries}, expected 0 or more; try 1.")
+        check_settings(depth, inflation, min_step)
         self.box = box
         self.depth = depth
         self.children = range(2 * len(box.axes))
@@ -281,7 +286,7 @@ class Fractal:
         # How often a grid point's cell can be halved along each axis.
         self._halvings = [0 if axis.finite else _halvings(axis) for axis in box.axes]
         self._size = math.prod(self._counts(max(self._halvings)))
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[_Source, _Entry] = {}
         self._evaluations: defaultdict[Key, _Evaluation] = defaultdict(_Evaluation)
         self._taken = 0
         # How many claims lie below a sphere, by its level.
@@ -312,11 +317,11 @@ class Fractal:
             Whether the claim can belong to this fractal; one of another box is left out.
         """
         if record is None or not self.fits(record.claim):
-            self._set(number, None)
+            self._set((number, False), None)
             return record is None
         key = self._key(record.claim)
         rank = _rank(record.violation, record.value)
-        self._set(number, _Entry(key, record.claim.path, record.status, rank))
+        self._set((number, False), _Entry(key, record.claim.path, record.status, rank))
         return True
 
     def observe(self, number: int, observation: Observation | None) -> bool:
@@ -326,11 +331,11 @@ class Fractal:
             Whether the box has the point; one outside of it is left out.
         """
         if observation is None or not self._holds(observation.values):
-            self._set(number, None)
+            self._set((number, True), None)
             return observation is None
         key = _locate(self.box, observation.values)
         rank = _rank(observation.violation, observation.value)
-        self._set(number, _Entry(key, (), observation.status, rank))
+        self._set((number, True), _Entry(key, (), observation.status, rank))
         return True
 
     def _holds(self, values: Sequence[Any]) -> bool:
@@ -338,14 +343,14 @@ class Fractal:
             axis.holds(value) for axis, value in zip(self.box.axes, values, strict=True)
         )
 
-    def _set(self, number: int, entry: _Entry | None) -> None:
-        before = self._entries.pop(number, None)
+    def _set(self, source: _Source, entry: _Entry | None) -> None:
+        before = self._entries.pop(source, None)
         if before is not None:
-            del self._evaluations[before.key].entries[number]
+            del self._evaluations[before.key].entries[source]
             self._note_path(before.path, -1)
         if entry is not None:
-            self._entries[number] = entry
-            self._evaluations[entry.key].entries[number] = entry
+            self._entries[source] = entry
+            self._evaluations[entry.key].entries[source] = entry
             self._note_path(entry.path, 1)
         for key in {item.key for item in (before, entry) if item is not None}:
             self._settle(key)
@@ -402,7 +407,7 @@ class Fractal:
     def holders(self, claim: FractalClaim) -> tuple[int, ...]:
         """Trials that hold a claim's evaluation and have not failed, ascending."""
         entries = self._find(self._key(claim)).entries
-        return tuple(sorted(n for n, e in entries.items() if e.status is not Status.FAILED))
+        return tuple(sorted({n for (n, _), e in entries.items() if e.status is not Status.FAILED}))
 
     def decode(self, claim: FractalClaim) -> dict[str, Any]:
         """Parameter values of a claim that fits."""
@@ -665,11 +670,14 @@ class Fractal:
 _NOTHING = _Evaluation()
 
 
-def _check_settings(max_retries: int, depth: int, inflation: float, min_step: float) -> None:
-    if max_retries < 0:
-        raise ValueError(f"max_retries is {max_retries}, expected 0 or more; try 1.")
+def check_settings(depth: int, inflation: float, min_step: float) -> None:
+    """Check the settings of a decomposition, before there is a box.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
     if depth < 1:
-        raise ValueError(f"depth is {depth}, expected 1 or more; try 5.")
+        raise ValueError(f"depth is {depth}, expected 1 or more; try 2.")
     if not 1 <= inflation < 1 / SHRINKAGE:
         raise ValueError(
             f"inflation is {inflation}, expected a factor in [1, 2.414), with which spheres shrink "
@@ -724,13 +732,9 @@ def _locate(box: Box, values: Sequence[Any]) -> Key:
 
 def _unit(axis: Axis, coordinate: Any) -> float:
     """Position in [0, 1] of the middle of a value's own share of the axis."""
-    if isinstance(axis, FloatAxis):
-        return axis.unit(coordinate)
-    if isinstance(axis, GridAxis) and axis.log:
-        edges = (0, coordinate, coordinate + 1, len(axis.values))
-        low, left, right, high = (math.log(axis.values[0] + k - 0.5) for k in edges)
-        return ((left + right) / 2 - low) / (high - low)
-    return (coordinate + 0.5) / _count(axis)
+    if isinstance(axis, GridAxis):
+        return axis.unit(axis.values[coordinate])
+    return axis.middle(1, coordinate) if isinstance(axis, ChoiceAxis) else axis.unit(coordinate)
 
 
 def _grid_unit(axis: Axis, index: int, count: int) -> float:

@@ -19,7 +19,7 @@ from optuna_partition.core.claim import (
 )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Sample:
     """One trial's part in an evaluation."""
 
@@ -31,7 +31,7 @@ class Sample:
     evaluation: Evaluation
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Guest:
     """A point off the centers, at the node that holds it.
 
@@ -54,6 +54,10 @@ class Guest:
         """Whether there is a value."""
         return self.observation.status is Status.KNOWN
 
+    def __repr__(self) -> str:
+        """Short: nodes and guests point at each other."""
+        return f"Guest({self.number}, {self.observation})"
+
     @property
     def failed(self) -> bool:
         """Whether its trial failed; only a probe is kept then, so that it is not made again."""
@@ -65,7 +69,7 @@ class Guest:
         return rank(self.observation) if self.known else WORST
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Evaluation:
     """A point, named by the cell that was made for it.
 
@@ -88,6 +92,10 @@ class Evaluation:
     adopted: tuple[Guest, ...] = ()
     status: Status = Status.FAILED
     rank: Rank = field(default=WORST)
+
+    def __repr__(self) -> str:
+        """Short: nodes and evaluations point at each other."""
+        return f"Evaluation({self.cell}, {self.axis}, {self.status}, {self.rank})"
 
     @property
     def known(self) -> bool:
@@ -150,7 +158,7 @@ class Evaluation:
         return [earliest[repeat] for repeat in sorted(earliest)]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A cell of the tree. Rules read it; the tree alone changes it.
 
@@ -175,6 +183,11 @@ class Node:
     division: tuple[Evaluation, ...] = ()
     guests: tuple[Guest, ...] = ()
     best_guest: Rank = WORST
+
+    def __repr__(self) -> str:
+        """Short: the whole tree hangs from every node."""
+        kind = "leaf" if self.is_leaf else f"{len(self.children)} children"
+        return f"Node({self.cell}, {self.evaluation.status}, {self.rank}, {kind})"
 
     @property
     def depth(self) -> int:

@@ -2,6 +2,7 @@
 
 from optuna_partition.samplers._partition import PartitionSampler, SpaceExhaustedError
 from optuna_partition.samplers.direct import DIRECTSampler
+from optuna_partition.samplers.fda import FDASampler
 from optuna_partition.samplers.logo import LOGOSampler
 from optuna_partition.samplers.mosoo import MOSOOSampler
 from optuna_partition.samplers.sequool import SequOOLSampler
@@ -10,6 +11,7 @@ from optuna_partition.samplers.stosoo import StoSOOSampler
 
 __all__ = [
     "DIRECTSampler",
+    "FDASampler",
     "LOGOSampler",
     "MOSOOSampler",
     "PartitionSampler",

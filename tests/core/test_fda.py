@@ -409,9 +409,10 @@ class Workers:
 
 
 def put(fractal: Fractal, number: int, item: FractalRecord | Observation | None) -> bool:
-    if isinstance(item, Observation):
-        return fractal.observe(number, item)
-    return fractal.record(number, item)
+    """Set both what a trial claims and what it observes, of which one at least is None."""
+    observation = item if isinstance(item, Observation) else None
+    record = item if isinstance(item, FractalRecord) else None
+    return fractal.record(number, record) & fractal.observe(number, observation)
 
 
 def snapshot(fractal: Fractal, log: dict[int, FractalRecord | Observation]) -> tuple[Any, ...]:
@@ -640,6 +641,43 @@ def test_a_search_with_workers_evaluates_what_the_sequential_one_does() -> None:
     assert len(together & alone) > 0.6 * n
 
 
+def test_what_was_taken_back_is_found_again_whatever_was_asked_before() -> None:
+    tree, min_step = 2, 0.02
+    fractal = Fractal(LINE, depth=tree, min_step=min_step)
+    found = search(fractal, ripples, 120)
+    assert {claim.kind for claim, _ in found} == set(Kind)
+    for gone in range(0, 120, 7):
+        fresh = Fractal(LINE, depth=tree, min_step=min_step)
+        for number, (claim, values) in enumerate(found):
+            if number != gone:
+                fresh.record(number, FractalRecord(claim, Status.KNOWN, ripples(values)))
+        assert fractal.record(gone, None)
+        assert fda(fractal) == fda(fresh) != FractalClaim(Kind.GRID, (), 0, (0,))
+        assert fractal.decode(found[gone][0]) == fractal.decode(fda(fractal) or ROOT)
+        claim, values = found[gone]
+        fractal.record(gone, FractalRecord(claim, Status.KNOWN, ripples(values)))
+
+
+def test_of_two_unfinished_spheres_the_deeper_one_comes_first() -> None:
+    fractal = Fractal(RIPPLES, depth=3)
+    paths: list[tuple[int, ...]] = [(), (0,), (1,), (0, 0)]
+    for k, (path, number) in enumerate(itertools.product(paths, range(3))):
+        if (path, number) != ((0, 0), 2):
+            claim = FractalClaim(Kind.SPHERE, path, 0, (number,))
+            fractal.record(k, FractalRecord(claim, Status.KNOWN, float(k)))
+    assert fda(fractal) == FractalClaim(Kind.SPHERE, (0, 0), 0, (2,))
+
+
+def test_spheres_that_others_evaluated_are_decomposed_without_a_claim() -> None:
+    fractal = Fractal(RIPPLES, depth=3)
+    paths: list[tuple[int, ...]] = [(), *((number,) for number in fractal.children)]
+    for k, (path, number) in enumerate(itertools.product(paths, range(3))):
+        values = tuple(fractal.decode(FractalClaim(Kind.SPHERE, path, 0, (number,))).values())
+        assert fractal.observe(k, Observation(values, Status.KNOWN, 9.0 - (path == (4,))))
+    assert not fractal.decomposed(0)
+    assert fda(fractal) == FractalClaim(Kind.SPHERE, (4, 0), 0, (0,))
+
+
 # Failures, observations
 
 
@@ -685,6 +723,20 @@ def test_an_observation_shares_its_evaluation_and_counts_for_the_best() -> None:
     assert fractal.observe(8, Observation((9.5, 2.5), Status.KNOWN, 0.4))
     assert fractal.best == (8, 0.4)
     assert fractal.observe(7, None)
+    assert fda(fractal) == ROOT
+
+
+def test_a_claim_and_an_observation_are_taken_back_one_by_one() -> None:
+    fractal = Fractal(BRANIN)
+    fractal.record(0, FractalRecord(ROOT, Status.KNOWN, 5.0))
+    fractal.observe(0, None)
+    assert (fractal.best, fractal.holders(ROOT)) == ((0, 5.0), (0,))
+    assert fractal.observe(0, Observation(tuple(fractal.decode(ROOT).values()), Status.PENDING))
+    assert (fractal.best, fractal.holders(ROOT)) == ((0, 5.0), (0,))
+    fractal.record(0, None)
+    assert (fractal.best, fractal.holders(ROOT)) == (None, (0,))
+    fractal.observe(0, None)
+    assert fractal.holders(ROOT) == ()
     assert fda(fractal) == ROOT
 
 

@@ -16,6 +16,7 @@ from optuna.testing.pytest_samplers import (
 
 from optuna_partition import (
     DIRECTSampler,
+    FDASampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -36,6 +37,7 @@ class TestPartitionSamplers(
             functools.partial(DIRECTSampler, variant="locally_biased"),
             functools.partial(SequOOLSampler, n_trials=30),
             LOGOSampler,
+            FDASampler,
             functools.partial(StoSOOSampler, n_trials=100),
         ],
         ids=[
@@ -46,6 +48,7 @@ class TestPartitionSamplers(
             "direct-locally-biased",
             "sequool",
             "logo",
+            "fda",
             "stosoo",
         ],
     )

@@ -1,0 +1,86 @@
+"""The samplers that the benchmarks compare. A new one is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from optuna_partition import (
+    DIRECTSampler,
+    FDASampler,
+    LOGOSampler,
+    MOSOOSampler,
+    SequOOLSampler,
+    SOOSampler,
+    StoSOOSampler,
+)
+
+Space = dict[str, BaseDistribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How to make a sampler.
+
+    Args:
+        make: The sampler for a search space, a number of trials and a seed.
+        budgeted: Whether it plans for the number of trials, so that each budget is a run of its
+            own.
+        seeded: Whether it draws random numbers, so that one run says little.
+    """
+
+    make: Callable[[Space, int, int], BaseSampler]
+    budgeted: bool = False
+    seeded: bool = False
+
+
+def ours(sampler: Callable[..., BaseSampler], *, budget: str | None = None, **rest: Any) -> Entry:
+    """A sampler of this library with its settings; `budget` names the one for the trials."""
+
+    def make(space: Space, n_trials: int, seed: int) -> BaseSampler:
+        planned = {} if budget is None else {budget: n_trials}
+        return sampler(search_space=space, **planned, **rest)
+
+    return Entry(make, budgeted=budget is not None)
+
+
+def peer(sampler: Callable[..., BaseSampler], **rest: Any) -> Entry:
+    """A sampler of Optuna with its settings."""
+    return Entry(lambda space, n_trials, seed: sampler(seed=seed, **rest), seeded=True)
+
+
+OURS: Final[Mapping[str, Entry]] = {
+    "DIRECT": ours(DIRECTSampler),
+    "DIRECT, refine=False": ours(DIRECTSampler, refine=False),
+    "DIRECT-L": ours(DIRECTSampler, variant="locally_biased"),
+    "DIRECT 1993": ours(DIRECTSampler, variant="jones1993"),
+    "SOO": ours(SOOSampler),
+    "SOO, refine=True": ours(SOOSampler, refine=True),
+    'SOO, h_max="sqrt"': ours(SOOSampler, h_max="sqrt"),
+    "SequOOL": ours(SequOOLSampler, budget="n_trials"),
+    "LOGO": ours(LOGOSampler),
+    "LOGO, width 5": ours(LOGOSampler, width=5),
+    "LOGO, refine=True": ours(LOGOSampler, refine=True),
+    "FDA, depth 1": ours(FDASampler, depth=1),
+    "FDA": ours(FDASampler),
+    "StoSOO": ours(StoSOOSampler, budget="n_trials"),
+}
+RANDOM: Final = "random"
+PEERS: Final[Mapping[str, Entry]] = {
+    "TPE": peer(TPESampler),
+    "TPE, constant_liar": peer(TPESampler, constant_liar=True),
+    RANDOM: peer(RandomSampler),
+}
+SINGLE: Final[Mapping[str, Entry]] = {**OURS, **PEERS}
+# Several objectives.
+OURS_MULTI: Final[Mapping[str, Entry]] = {"MO-SOO": ours(MOSOOSampler)}
+MULTI: Final[Mapping[str, Entry]] = {
+    **OURS_MULTI,
+    "NSGA-II": peer(NSGAIISampler),
+    "TPE": peer(TPESampler),
+    RANDOM: peer(RandomSampler),
+}
