@@ -7,6 +7,7 @@ at a shallow level is final.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from optuna_partition.core.claim import Claim
@@ -45,9 +46,13 @@ def quota(depth: int, n_evaluations: int) -> int:
     `(n_evaluations - 1) / 2` of them can be paid; `h_max` is their number divided by the harmonic
     number of it.
     """
+    return max(1, _h_max(n_evaluations) // depth) if depth else 1
+
+
+@functools.cache
+def _h_max(n_evaluations: int) -> int:
     openings = max(1, (n_evaluations - 1) // 2)
-    h_max = math.floor(openings / math.fsum(1 / k for k in range(1, openings + 1)))
-    return max(1, h_max // max(depth, 1)) if depth else 1
+    return math.floor(openings / math.fsum(1 / k for k in range(1, openings + 1)))
 
 
 def _is_among_the_best(tree: Tree, leaf: Node, quota: int) -> bool:
