@@ -29,8 +29,9 @@ _MAX_PASSED = 8
 def fda(fractal: Fractal) -> FractalClaim | None:
     """The next evaluation of FDA.
 
-    Evaluations that run elsewhere are passed over: the search goes on with what is known, takes the
-    next sphere early, and decomposes spheres that nobody knows yet when nothing else is left.
+    Evaluations that run elsewhere are passed over. A local search goes on as if they brought
+    nothing, which holds more and more often as its steps get small. Then the next sphere is taken
+    early, and spheres that nobody knows yet are decomposed when nothing else is left.
 
     Args:
         fractal: The spheres, and what is known of them.

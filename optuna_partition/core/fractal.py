@@ -19,6 +19,7 @@ below it. The *quality* of a sphere follows from the values of its points.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
 import math
@@ -499,8 +500,6 @@ class Fractal:
         if self._best is None or rank == _WORST:
             return _WORST
         best, _, best_key = self._best
-        if key == best_key:
-            return (0.0, 0.0)
         distance = math.dist(self._position(key), self._position(best_key))
         return _slope(rank[0], best[0], distance), _slope(rank[1], best[1], distance)
 
@@ -590,28 +589,46 @@ class Fractal:
             walk = self._walks[path] = _Walk([0] * len(self.box.axes), center)
         while self._advance(path, walk):
             pass
-        if walk.rank is None:
-            free = [walk.offset] if self._is_free(walk.key) else []
-        elif walk.scale >= self._scales:
+        if walk.rank is not None and walk.scale >= self._scales:
             self._complete.add(path)
             del self._walks[path]
             return None
-        else:
-            free = [offset for offset, key in self._neighbors(path, walk) if self._is_free(key)]
-        if not free:
-            return None
-        return FractalClaim(Kind.LOCAL, path, walk.scale, tuple(free[0]))
+        return self._foresee(path, dataclasses.replace(walk))
 
-    def _advance(self, path: Path, walk: _Walk) -> bool:
-        """Take one step of the local search, if the values that decide it are known."""
+    def _foresee(self, path: Path, walk: _Walk) -> FractalClaim | None:
+        """The first free point on the way of a search to which running trials bring nothing."""
+        while True:
+            free = self._free_neighbor(path, walk)
+            if free is not None:
+                return FractalClaim(Kind.LOCAL, path, walk.scale, tuple(free))
+            if not self._advance(path, walk, foresee=True):
+                return None
+
+    def _free_neighbor(self, path: Path, walk: _Walk) -> list[int] | None:
+        """The point that the search waits for, if nobody has it yet."""
+        if walk.rank is None:
+            return walk.offset if self._is_free(walk.key) else None
+        if walk.scale >= self._scales:
+            return None
+        candidates = self._neighbors(path, walk)
+        return next((offset for offset, key in candidates if self._is_free(key)), None)
+
+    def _advance(self, path: Path, walk: _Walk, *, foresee: bool = False) -> bool:
+        """Take one step of the local search, if the values that decide it are known.
+
+        Args:
+            path: Sphere that is searched.
+            walk: Position, changed in place.
+            foresee: Whether evaluations that run count as the worst instead.
+        """
         if walk.rank is None:
             center = self._find(walk.key)
-            walk.rank = center.rank if center.status is Status.KNOWN else None
+            walk.rank = center.rank if foresee or center.status is Status.KNOWN else None
             return walk.rank is not None
         if walk.scale >= self._scales:
             return False
         found = [(*item, self._find(item[1])) for item in self._neighbors(path, walk)]
-        if any(evaluation.status is not Status.KNOWN for _, _, evaluation in found):
+        if not foresee and any(e.status is not Status.KNOWN for _, _, e in found):
             return False
         for offset, key, evaluation in found:
             if evaluation.rank < walk.rank:

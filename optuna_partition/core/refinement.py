@@ -22,7 +22,7 @@ from optuna_partition.core.tree import Tree
 FloatArray = NDArray[np.float64]
 
 # Probes in a row that miss make the next one wait for 1.5**misses other evaluations.
-_PATIENCE, _LONGEST_WAIT = 1.5, 64.0
+_PATIENCE, _LONGEST_WAIT = 1.5, 64
 # Points of the model a dimension, and how many more are looked at to find the nearest ones.
 _POINTS, _MARGIN = 5, 3
 # Half-width of the trust region, and the shortest step worth an evaluation, in sides of the leaf.
@@ -70,14 +70,21 @@ def _probe(tree: Tree) -> Claim | None:
 def _misses(tree: Tree) -> int | None:
     """Probes in a row that have missed; None if it is not the time for another one."""
     if not tree.probes:
-        return 0
+        return 0 if tree.count % (2 if tree.count < _LONGEST_WAIT else _LONGEST_WAIT) == 0 else None
     last = tree.probes[max(tree.probes)]
     probe = last.claim.probe
     assert probe is not None
     paid = last.status is Status.KNOWN and last.violation == 0 and last.value < probe.best
     misses = 0 if paid else probe.misses + (last.status is not Status.PENDING)
-    waited = tree.count - probe.count
-    return misses if waited > min(_PATIENCE**misses, _LONGEST_WAIT) else None
+    return misses if _is_turn(tree.count - probe.count, misses) else None
+
+
+def _is_turn(waited: int, misses: int) -> bool:
+    """Whether to look for a probe; where nothing was found it is looked for ever less often."""
+    first = min(math.floor(_PATIENCE**misses) + 1, _LONGEST_WAIT)
+    turns, rest = divmod(waited, first)
+    doubled = turns > 0 and rest == 0 and turns.bit_count() == 1
+    return doubled or (waited > 0 and waited % _LONGEST_WAIT == 0)
 
 
 def _incumbent(tree: Tree) -> _Incumbent | None:

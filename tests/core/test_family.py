@@ -157,7 +157,7 @@ def test_probes_wait_longer_the_more_of_them_miss(methods: Any, make_float_box: 
     for (n, probe, value), (later, following, _) in itertools.pairwise(probes):
         misses = 0 if value < probe.best else probe.misses + 1
         assert following.misses == misses
-        assert later - n > min(1.5**misses, 64)
+        assert later - n > min(1.5**misses, 63)
 
 
 def test_a_probe_stays_in_the_leaf_of_the_best_point(methods: Any, make_float_box: Any) -> None:

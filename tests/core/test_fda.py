@@ -35,7 +35,7 @@ from optuna_partition.core.fractal import (
 
 # Fixtures of this folder hold no state.
 LAWS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 FloatArray = NDArray[np.float64]
@@ -623,22 +623,30 @@ def test_workers_that_start_together_each_get_a_point_of_their_own(box: Box, dep
     assert len({state.parameters(number) for number in state.log}) == 100
 
 
-def test_a_search_with_workers_evaluates_what_the_sequential_one_does() -> None:
-    # The local searches of one sphere's children do not depend on one another.
-    box, depth, n = BRANIN, 1, 200
-    alone = {values for _, values in search(Fractal(box, depth=depth), branin, n)}
-    fractal, running, together = Fractal(box, depth=depth), [], set()
-    for number in range(n):
-        claim = fda(fractal)
-        assert claim is not None
+def test_workers_share_a_local_search_as_if_running_trials_brought_nothing() -> None:
+    fractal = Fractal(BRANIN, depth=1)
+    for number in range(3):
+        claim = FractalClaim(Kind.SPHERE, (), 0, (number,))
+        fractal.record(number, FractalRecord(claim, Status.KNOWN, float(number)))
+    center = FractalClaim(Kind.LOCAL, (0,), 0, (0, 0))
+    fractal.record(3, FractalRecord(center, Status.KNOWN, 7.0))
+    asked = []
+    for number in range(4, 11):
+        claim = fda(fractal) or ROOT
+        asked.append((claim.scale, claim.index))
         fractal.record(number, FractalRecord(claim, Status.PENDING))
-        running.append((number, claim))
-        if len(running) == 4:
-            first, claim = running.pop(0)
-            values = tuple(fractal.decode(claim).values())
-            fractal.record(first, FractalRecord(claim, Status.KNOWN, branin(values)))
-            together.add(values)
-    assert len(together & alone) > 0.6 * n
+    assert asked == [
+        *[(0, (1, 0)), (0, (-1, 0)), (0, (0, 1)), (0, (0, -1))],
+        *[(1, (1, 0)), (1, (-1, 0)), (1, (0, 1))],
+    ]
+    # One neighbor is better, so that the search is expected to go on from there.
+    better = FractalClaim(Kind.LOCAL, (0,), 0, (-1, 0))
+    fractal.record(5, FractalRecord(better, Status.KNOWN, 2.0))
+    assert fda(fractal) == FractalClaim(Kind.LOCAL, (0,), 0, (-1, 1))
+    # The other one is better still.
+    other = FractalClaim(Kind.LOCAL, (0,), 0, (1, 0))
+    fractal.record(4, FractalRecord(other, Status.KNOWN, 1.0))
+    assert fda(fractal) == FractalClaim(Kind.LOCAL, (0,), 0, (1, 1))
 
 
 def test_what_was_taken_back_is_found_again_whatever_was_asked_before() -> None:
@@ -656,6 +664,25 @@ def test_what_was_taken_back_is_found_again_whatever_was_asked_before() -> None:
         assert fractal.decode(found[gone][0]) == fractal.decode(fda(fractal) or ROOT)
         claim, values = found[gone]
         fractal.record(gone, FractalRecord(claim, Status.KNOWN, ripples(values)))
+
+
+def test_a_local_search_is_walked_again_when_a_value_changes() -> None:
+    fractal = Fractal(BRANIN, depth=1)
+    found = search(fractal, branin, 40)
+    changed = 0
+    before = fda(fractal)
+    for number in range(40):
+        fresh = Fractal(BRANIN, depth=1)
+        for k, (claim, values) in enumerate(found):
+            value = 1e3 if k == number else branin(values)
+            fresh.record(k, FractalRecord(claim, Status.KNOWN, value))
+        claim, values = found[number]
+        fractal.record(number, FractalRecord(claim, Status.KNOWN, 1e3))
+        assert fda(fractal) == fda(fresh)
+        changed += fda(fractal) != before
+        fractal.record(number, FractalRecord(claim, Status.KNOWN, branin(values)))
+        assert fda(fractal) == before
+    assert changed > 3
 
 
 def test_of_two_unfinished_spheres_the_deeper_one_comes_first() -> None:
