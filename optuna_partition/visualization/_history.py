@@ -181,7 +181,7 @@ def value_axis(
 def _typical_distance(losses: list[float]) -> float:
     """Distance to the best loss that two fifths of the sorted losses keep; 0 if all are equal."""
     distances = [loss - losses[0] for loss in losses]
-    start = int(0.4 * (len(distances) - 1))
+    start = max(0, math.ceil(0.4 * len(distances)) - 1)
     return next((distance for distance in distances[start:] if distance > 0), 0.0)
 
 

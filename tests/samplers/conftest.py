@@ -17,7 +17,6 @@ from optuna.distributions import (
 
 from optuna_partition import (
     DIRECTSampler,
-    FDASampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -45,7 +44,6 @@ SAMPLERS: dict[str, Factory] = {
     "sequool": functools.partial(SequOOLSampler, n_trials=40),
     "logo": LOGOSampler,
     "logo_refined": functools.partial(LOGOSampler, width=3, refine=True),
-    "fda": FDASampler,
     "mosoo": MOSOOSampler,
 }
 

@@ -17,7 +17,7 @@ from optuna.distributions import (
 from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from optuna_partition import DIRECTSampler, MOSOOSampler, SOOSampler, StoSOOSampler
+from optuna_partition import DIRECTSampler, FDASampler, MOSOOSampler, SOOSampler, StoSOOSampler
 from optuna_partition.samplers import PartitionSampler
 from optuna_partition.samplers._journal import read_entry
 
@@ -260,3 +260,26 @@ def test_random_trials_are_refined() -> None:
     study.sampler = DIRECTSampler(search_space=PLANE)
     study.optimize(plane, n_trials=12)
     assert study.best_value < 0.2 * before
+
+
+class TestFDA:
+    """Spheres are no cells, but nobody evaluates a point of theirs twice either."""
+
+    def test_every_trial_has_a_point_of_its_own(self) -> None:
+        study = optuna.create_study(sampler=FDASampler(search_space=PLANE))
+        study.optimize(plane, n_trials=80)
+        assert len(set(points(study))) == 80
+        assert study.best_value < 0.01
+
+    def test_a_finite_space_is_enumerated_whoever_began(self) -> None:
+        study = optuna.create_study(sampler=SOOSampler(search_space=GRID))
+        study.optimize(grid, n_trials=4)
+        study.sampler = FDASampler(search_space=GRID)
+        with pytest.warns(UserWarning, match="in another way"):
+            study.optimize(grid, n_trials=50)
+        assert len(set(points(study))) == len(study.trials) == 12
+
+    def test_constraints(self) -> None:
+        study = optuna.create_study(sampler=FDASampler(search_space=PLANE))
+        study.optimize(TestConstraints.constrained, n_trials=60)
+        assert -1.5 <= study.best_params["x"] <= 0.4
