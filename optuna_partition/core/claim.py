@@ -124,7 +124,11 @@ class Observation:
     objectives: tuple[float, ...] = ()
 
 
-def rank(outcome: Record | Observation) -> Rank:
+def rank_of(violation: float, *values: float) -> Rank:
     """Rank of a known outcome; NaN counts as the worst feasible value."""
-    values = outcome.objectives or (outcome.value,)
-    return outcome.violation, *(math.inf if math.isnan(v) else v for v in values)
+    return violation, *(math.inf if math.isnan(value) else value for value in values)
+
+
+def rank(outcome: Record | Observation) -> Rank:
+    """Rank of a known outcome of one or of several objectives."""
+    return rank_of(outcome.violation, *(outcome.objectives or (outcome.value,)))

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, GridAxis
-from optuna_partition.core.claim import Observation, Status
+from optuna_partition.core.claim import WORST, Observation, Rank, Status, rank_of
 
 SHRINKAGE = math.sqrt(2) - 1
 """Radius of a child sphere in radii of its parent, `1 / (1 + sqrt(2))`, before inflation."""
@@ -38,10 +38,7 @@ Path = tuple[int, ...]
 # A trial's claim, or with True what it observes without one: each is set and taken back by itself.
 _Source = tuple[int, bool]
 Key = tuple[Any, ...]
-Rank = tuple[float, float]
-Quality = tuple[float, float]
-
-_WORST: Rank = (math.inf, math.inf)
+Quality = tuple[float, ...]
 
 
 class Kind(enum.IntEnum):
@@ -211,13 +208,13 @@ class _Evaluation:
 
     entries: dict[_Source, _Entry] = field(default_factory=dict)
     status: Status = Status.FAILED
-    rank: Rank = _WORST
+    rank: Rank = WORST
     number: int = -1
 
     def conclude(self, max_retries: int) -> None:
         """Draw the conclusion from all entries."""
         known = [source for source, e in self.entries.items() if e.status is Status.KNOWN]
-        self.status, self.rank, self.number = Status.FAILED, _WORST, -1
+        self.status, self.rank, self.number = Status.FAILED, WORST, -1
         if known:  # twice only after a worker was taken for dead: the earlier trial counts
             earliest = min(known)
             self.status, self.number = Status.KNOWN, earliest[0]
@@ -321,7 +318,7 @@ class Fractal:
             self._set((number, False), None)
             return record is None
         key = self._key(record.claim)
-        rank = _rank(record.violation, record.value)
+        rank = rank_of(record.violation, record.value)
         self._set((number, False), _Entry(key, record.claim.path, record.status, rank))
         return True
 
@@ -335,7 +332,7 @@ class Fractal:
             self._set((number, True), None)
             return observation is None
         key = _locate(self.box, observation.values)
-        rank = _rank(observation.violation, observation.value)
+        rank = rank_of(observation.violation, observation.value)
         self._set((number, True), _Entry(key, (), observation.status, rank))
         return True
 
@@ -378,7 +375,7 @@ class Fractal:
             self._note_best(key, evaluation)
 
     def _note_best(self, key: Key, evaluation: _Evaluation) -> None:
-        if evaluation.status is not Status.KNOWN or evaluation.rank == _WORST:
+        if evaluation.status is not Status.KNOWN or evaluation.rank == WORST:
             return
         # Of equals the earlier trial is the best, as in a search that takes strict improvements.
         if self._best is None or (evaluation.rank, evaluation.number) < self._best[:2]:
@@ -489,7 +486,7 @@ class Fractal:
         if found is not None:
             return found
         known = [key for key in self._sphere_keys(path) if self._find(key).status is Status.KNOWN]
-        quality = min(map(self._slope_to, known), default=_WORST)
+        quality = min(map(self._slope_to, known), default=WORST)
         # Only a complete set of points keeps its quality until the best changes.
         if len(known) == 3:
             self._qualities[path] = quality
@@ -497,8 +494,8 @@ class Fractal:
 
     def _slope_to(self, key: Key) -> Quality:
         rank = self._find(key).rank
-        if self._best is None or rank == _WORST:
-            return _WORST
+        if self._best is None or rank == WORST:
+            return WORST
         best, _, best_key = self._best
         distance = math.dist(self._position(key), self._position(best_key))
         return _slope(rank[0], best[0], distance), _slope(rank[1], best[1], distance)
@@ -702,14 +699,6 @@ def check_settings(depth: int, inflation: float, min_step: float) -> None:
         )
     if not 1e-16 <= min_step < 1:
         raise ValueError(f"min_step is {min_step}, expected a length in [1e-16, 1); try 1e-4.")
-
-
-def _rank(violation: float, value: float) -> Rank:
-    """Violation and value, compared from the left; NaN counts as the worst."""
-    return (
-        math.inf if math.isnan(violation) else violation,
-        math.inf if math.isnan(value) else value,
-    )
 
 
 def _slope(value: float, best: float, distance: float) -> float:

@@ -81,7 +81,8 @@ def _misses(tree: Tree) -> int | None:
 
 def _is_turn(waited: int, misses: int) -> bool:
     """Whether to look for a probe; where nothing was found it is looked for ever less often."""
-    first = min(math.floor(_PATIENCE**misses) + 1, _LONGEST_WAIT)
+    # Beyond 64 misses the power would only grow until it overflows.
+    first = min(math.floor(_PATIENCE ** min(misses, 64)) + 1, _LONGEST_WAIT)
     turns, rest = divmod(waited, first)
     doubled = turns > 0 and rest == 0 and turns.bit_count() == 1
     return doubled or (waited > 0 and waited % _LONGEST_WAIT == 0)

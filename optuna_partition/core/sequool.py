@@ -56,5 +56,7 @@ def _h_max(n_evaluations: int) -> int:
 
 
 def _is_among_the_best(tree: Tree, leaf: Node, quota: int) -> bool:
-    better = sum((node.rank, node) < (leaf.rank, leaf) for node in tree.divided(leaf.depth))
-    return better < quota
+    opened = tree.divided(leaf.depth)
+    if len(opened) < quota:  # then no more than all of them can be better
+        return True
+    return sum((node.rank, node) < (leaf.rank, leaf) for node in opened) < quota

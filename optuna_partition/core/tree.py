@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -513,9 +513,9 @@ class Tree:
         """Number of divided cells."""
         return sum(len(nodes) for nodes in self._divided.values())
 
-    def divided(self, depth: int) -> frozenset[Node]:
-        """Divided nodes of a depth."""
-        return frozenset(self._divided.get(depth, ()))
+    def divided(self, depth: int) -> Set[Node]:
+        """Divided nodes of a depth; not to be modified."""
+        return self._divided.get(depth, set())
 
     @property
     def probes(self) -> dict[int, Record]:
@@ -640,32 +640,26 @@ class Tree:
         node = self.find(cell)
         return None if node is None else node.value
 
-    def is_leaf(self, cell: Cell) -> bool:
-        """Whether the cell is an undivided node."""
-        node = self.find(cell)
-        return node is not None and node.is_leaf
-
     def holders(self, claim: Claim) -> tuple[int, ...]:
         """Trials that hold the same evaluation and have not failed, ascending."""
-        found = [n for n, held in self._held_by(claim)]
-        return tuple(sorted(found))
+        return tuple(sorted(self._held_by(claim)))
 
-    def _held_by(self, claim: Claim) -> Iterator[tuple[int, object]]:
+    def _held_by(self, claim: Claim) -> Iterator[int]:
         if claim.probe is not None:
             values = tuple(self.box.at(claim.probe.point).values())
             for guest in self.place_of(values).guests:
                 if not guest.failed and _equal(guest.observation.values, values):
-                    yield guest.number, None
+                    yield guest.number
             return
         evaluation = self._evaluation_of(claim)
         if evaluation is not None:
-            yield from ((number, None) for number in evaluation.holders(claim.repeat))
+            yield from evaluation.holders(claim.repeat)
             return
         divided = parent(self.box, claim.cell, claim.axis or 0)[0]
         for number, record in self._waiting.get(divided, {}).items():
             same = (record.claim.cell, record.claim.repeat) == (claim.cell, claim.repeat)
             if same and record.status is not Status.FAILED:
-                yield number, None
+                yield number
 
     def _evaluation_of(self, claim: Claim) -> Evaluation | None:
         if claim.axis is None:

@@ -26,6 +26,10 @@ from optuna_partition.core.fractal import (
 )
 from optuna_partition.core.tree import Division, Group, Tree
 
+# Deeper levels, and wider groups of them, than any box has: a damaged claim must not make a rule
+# walk through billions.
+_DEEPEST = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -129,11 +133,12 @@ class TreeGeometry:
 
     def fits(self, search: Tree, claim: Claim) -> bool:
         """Whether the cell, and the probe, are of the box."""
-        point = (0.5,) * len(search.box.axes) if claim.probe is None else claim.probe.point
-        return (
-            len(point) == len(search.box.axes)
-            and all(0 <= unit <= 1 for unit in point)
-            and cells.fits(search.box, claim.cell)
+        box, probe = search.box, claim.probe
+        selected = () if claim.round is None else claim.round.selected
+        if not all(cells.fits(box, cell) for cell in (claim.cell, *selected)):
+            return False
+        return probe is None or (
+            len(probe.point) == len(box.axes) and all(0 <= unit <= 1 for unit in probe.point)
         )
 
     def decode(self, search: Tree, claim: Claim) -> dict[str, Any]:
@@ -159,12 +164,11 @@ class TreeGeometry:
 
     def from_json(self, found: Mapping[str, Any]) -> Claim:
         """The inverse."""
-        axis = found["axis"]
         return Claim(
             _cell(found["cell"]),
-            None if axis is None else int(axis),
+            _optional(found["axis"]),
             _round(found) if "round" in found else None,
-            int(found.get("repeat", 0)),
+            _count(found.get("repeat", 0)),
             _probe(found["probe"]) if "probe" in found else None,
         )
 
@@ -184,28 +188,36 @@ def _round_to_json(round_: Round) -> dict[str, Any]:
 
 
 def _round(found: Mapping[str, Any]) -> Round:
+    best = found.get("best")
     return Round(
-        int(found["round"]),
-        _optional(int, found.get("max_depth")),
+        _count(found["round"]),
+        _optional(found.get("max_depth"), _DEEPEST),
         tuple(_cell(cell) for cell in found.get("selected", ())),
-        _optional(int, found.get("width")),
-        _optional(float, found.get("best")),
-        _optional(int, found.get("level")),
+        _optional(found.get("width"), _DEEPEST),
+        None if best is None else float(best),
+        _optional(found.get("level"), _DEEPEST),
     )
 
 
 def _probe(found: Any) -> Probe:
     point, best, misses, count = found
-    return Probe(tuple(float(unit) for unit in point), float(best), int(misses), int(count))
-
-
-def _optional(kind: type[Any], value: Any) -> Any:
-    return None if value is None else kind(value)
+    return Probe(tuple(float(u) for u in point), float(best), _count(misses), _count(count))
 
 
 def _cell(found: Any) -> Cell:
     levels, index = found
-    return Cell(tuple(int(level) for level in levels), tuple(int(i) for i in index))
+    return Cell(tuple(map(_count, levels)), tuple(map(_count, index)))
+
+
+def _optional(found: Any, most: int | None = None) -> int | None:
+    return None if found is None else _count(found, most)
+
+
+def _count(found: Any, most: int | None = None) -> int:
+    """A whole number of 0 or more; what is read was written by anybody."""
+    if type(found) is not int or found < 0 or (most is not None and found > most):
+        raise ValueError(f"{found!r} is no whole number from 0 to {most or 'any'}")
+    return found
 
 
 @final
@@ -220,10 +232,10 @@ class FractalGeometry:
         min_step: Unit-cube length at which a local search ends.
     """
 
-    max_retries: int = 1
-    depth: int = 5
-    inflation: float = 1.75
-    min_step: float = 1e-3
+    max_retries: int
+    depth: int
+    inflation: float
+    min_step: float
 
     @property
     def name(self) -> str:

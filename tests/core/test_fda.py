@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from optuna_partition.core.box import Box, ChoiceAxis, FloatAxis, GridAxis
+from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.claim import Observation, Status
 from optuna_partition.core.fda import fda
 from optuna_partition.core.fractal import (
@@ -533,9 +532,13 @@ def through_json(item: FractalRecord | Observation) -> FractalRecord | Observati
     return FractalRecord(claim, item.status, item.value, item.violation)
 
 
+def values_of(axis: Axis) -> list[Any]:
+    """All values of a finite axis."""
+    return list(axis.choices if isinstance(axis, ChoiceAxis) else cast(GridAxis, axis).values)
+
+
 def all_parameters(box: Box) -> list[str]:
-    sides = [a.choices if isinstance(a, ChoiceAxis) else list(a.values) for a in box.axes]  # type: ignore[attr-defined]
-    return [repr(values) for values in itertools.product(*sides)]
+    return [repr(values) for values in itertools.product(*map(values_of, box.axes))]
 
 
 def finite_axes(name: str) -> st.SearchStrategy[GridAxis | ChoiceAxis]:
@@ -814,7 +817,7 @@ def test_every_claim_fits_its_own_fractal_and_survives_json(
 @given(box=FINITE, data=st.data())
 def test_grid_points_of_a_finite_box_are_its_parameters(box: Box, data: st.DataObject) -> None:
     fractal = Fractal(box)
-    sides = [a.choices if isinstance(a, ChoiceAxis) else a.values for a in box.axes]  # type: ignore[attr-defined]
+    sides = [values_of(axis) for axis in box.axes]
     index = tuple(data.draw(st.integers(0, len(side) - 1)) for side in sides)
     claim = FractalClaim(Kind.GRID, (), 0, index)
     assert fractal.fits(claim)
@@ -887,6 +890,6 @@ def test_nonsense_is_no_claim(change: dict[str, Any]) -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
-    build = functools.partial(Fractal, BRANIN)
+    settings: dict[str, Any] = {setting: value}
     with pytest.raises(ValueError, match=f"{setting} is .* expected .* try"):
-        build(**{setting: value})  # type: ignore[arg-type]
+        Fractal(BRANIN, **settings)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import json
+import math
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +12,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_partition import SOOSampler
+from optuna_partition import FDASampler, SOOSampler, StoSOOSampler
 from optuna_partition.core.cell import Cell, depth, one_longest_side
 from optuna_partition.core.claim import Claim, Round
 from optuna_partition.samplers import _journal
@@ -78,6 +83,62 @@ def test_corrupt_claims_are_ignored_with_one_warning(
         study.optimize(objective, n_trials=6)
     assert len([w for w in caught if "ignored" in str(w.message)]) == 1
     assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 9
+
+
+NONSENSE: list[Any] = [
+    None,
+    -1,
+    10**9,
+    10**30,
+    0.5,
+    "x",
+    [],
+    {},
+    True,
+    math.nan,
+    math.inf,
+    -math.inf,
+]
+
+
+def damaged(content: Any, rng: random.Random) -> Any:
+    """The content with one part, however deep, replaced by nonsense."""
+    if isinstance(content, dict) and content:
+        name = rng.choice(list(content))
+        return {**content, name: damaged(content[name], rng)}
+    if isinstance(content, list) and content:
+        k = rng.randrange(len(content))
+        return [*content[:k], damaged(content[k], rng), *content[k + 1 :]]
+    return rng.choice(NONSENSE)
+
+
+@pytest.mark.parametrize("name", ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo"])
+def test_a_damaged_claim_stops_no_study(
+    name: str,
+    factories: dict[str, Callable[..., BaseSampler]],
+    space: Space,
+    objective: Callable[[optuna.Trial], float],
+) -> None:
+    others: dict[str, Callable[..., BaseSampler]] = {
+        "fda": FDASampler,
+        "stosoo": functools.partial(StoSOOSampler, n_trials=40),
+    }
+    factory = (factories | others)[name]
+    whole = optuna.create_study(sampler=factory(search_space=space))
+    whole.optimize(objective, n_trials=25)
+    texts = [str(t.system_attrs[KEY]) for t in whole.trials if KEY in t.system_attrs]
+    claims = [json.loads(text[2:]) for text in texts if text.startswith("1;")]
+    rng = random.Random(name)
+    for _ in range(60):
+        study = optuna.create_study(sampler=factory(search_space=space))
+        study.optimize(objective, n_trials=rng.choice([0, 8]))
+        trial = new_trial(study)
+        write_attribute(study, trial, KEY, "1;" + json.dumps(damaged(rng.choice(claims), rng)))
+        if rng.random() < 0.5:
+            study.tell(trial.number, 1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study.optimize(objective, n_trials=4)
 
 
 def test_a_cell_that_the_box_does_not_have_is_ignored(
