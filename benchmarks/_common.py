@@ -139,7 +139,8 @@ def curves(
     kind = "log" if log_axes else "linear"
     figure.update_xaxes(title=x_title, type=kind)
     figure.update_yaxes(title=y_title, type=kind)
-    return style(figure, title=title, height=520)
+    # A legend that is higher than the picture would be cut off.
+    return style(figure, title=title, height=max(520, 23 * len(series) + 140))
 
 
 def style(figure: go.Figure, *, title: str, height: int) -> go.Figure:

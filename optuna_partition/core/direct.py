@@ -45,8 +45,10 @@ def direct(
 
 
 def _continue_iteration(tree: Tree) -> Claim | None:
-    for member in tree.members(tree.round):
-        for cell in member.round.selected:
+    members = tree.members(tree.round)
+    divided = {member.node.cell for member in members if member.node is not None}
+    for member in members:
+        for cell in (cell for cell in member.round.selected if cell not in divided):
             leaf = tree.find(cell)
             if leaf is not None and leaf.is_leaf:
                 return tree.divide(leaf, Round(tree.round))

@@ -684,8 +684,13 @@ class Tree:
 
     def ties(self, key: int) -> list[Node]:
         """All leaves of a group that share its best rank, ascending."""
+        found: set[Node] = set()
         best = self.best_leaf(key)
-        return [] if best is None else [n for n in self.candidates(key) if n.rank == best.rank]
+        while best is not None and (top := self.best_leaf(key)) and top.rank == best.rank:
+            found.add(heapq.heappop(self._heaps[key])[1])
+        for node in found:
+            self._note_leaf(node)
+        return sorted(found)
 
     def groups(self) -> dict[int, Node]:
         """The best leaf of every group that has one, by ascending key."""
