@@ -128,10 +128,10 @@ class Evaluation:
         """A number that no repeat has yet."""
         return 1 + max((sample.repeat for sample in self.samples), default=0)
 
-    def holders(self, repeat: int) -> Iterator[int]:
-        """Trials that hold a repeat of the evaluation and have not failed."""
+    def holders(self, repeat: int | None = None) -> Iterator[int]:
+        """Trials that hold a repeat of the evaluation, or any, and have not failed."""
         for sample in self.samples:
-            if sample.repeat == repeat and sample.status is not Status.FAILED:
+            if repeat in (None, sample.repeat) and sample.status is not Status.FAILED:
                 yield sample.number
         for guest in self.adopted:
             if not guest.failed:

@@ -646,10 +646,7 @@ class Tree:
 
     def _held_by(self, claim: Claim) -> Iterator[int]:
         if claim.probe is not None:
-            values = tuple(self.box.at(claim.probe.point).values())
-            for guest in self.place_of(values).guests:
-                if not guest.failed and _equal(guest.observation.values, values):
-                    yield guest.number
+            yield from self._holders_of(tuple(self.box.at(claim.probe.point).values()))
             return
         evaluation = self._evaluation_of(claim)
         if evaluation is not None:
@@ -660,6 +657,16 @@ class Tree:
             same = (record.claim.cell, record.claim.repeat) == (claim.cell, claim.repeat)
             if same and record.status is not Status.FAILED:
                 yield number
+
+    def _holders_of(self, values: tuple[Any, ...]) -> set[int]:
+        """Trials that evaluate a point, whether they claimed a cell's center or not."""
+        place = self.place_of(values)
+        guests = (guest for guest in place.guests if not guest.failed)
+        found = {guest.number for guest in guests if _equal(guest.observation.values, values)}
+        for evaluation in _evaluations_at(place):
+            if _equal(self._center(evaluation.cell), values):
+                found.update(evaluation.holders())
+        return found
 
     def _evaluation_of(self, claim: Claim) -> Evaluation | None:
         if claim.axis is None:

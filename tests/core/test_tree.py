@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Record, Round, Status
+from optuna_partition.core.claim import Claim, Probe, Record, Round, Status
 from optuna_partition.core.node import Node
 from optuna_partition.core.tree import Tree
 
@@ -270,3 +270,20 @@ def test_rounds_survive_without_the_claim_that_opened_them(
     opened = claim_of(tree, 0, 0)
     tree.record(1, Record(Claim(opened.cell, 0, Round(1, 0)), Status.FAILED))
     assert tree.owed() == Claim(opened.cell, 0, Round(1, 0))
+
+
+def test_a_probe_and_a_cell_with_one_point_see_each_other(methods: dict[str, Any]) -> None:
+    # Two workers came to the same whole number, one by a division and one by a model.
+    box = Box((GridAxis("n", range(3, 12)),))
+    tree: Tree = methods["refined"].tree(box)
+    tree.record(0, Record(Claim(tree.root), Status.KNOWN, 1.0))
+    left = claim_of(tree, 0, 0)
+    point = (box.axes[0].unit(cells.decode(box, left.cell)["n"]),)
+    probe = Claim(tree.root, probe=Probe(point, 1.0, 0, 1))
+    tree.record(1, Record(left, Status.PENDING))
+    tree.record(2, Record(probe, Status.PENDING))
+    assert tree.holders(left) == tree.holders(probe) == (1, 2)
+    tree.record(1, None)
+    assert tree.holders(probe) == (2,)
+    tree.record(1, Record(left, Status.FAILED))
+    assert tree.holders(left) == tree.holders(probe) == (2,)
