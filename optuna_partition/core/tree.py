@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna_partition.core.box import Box
-from optuna_partition.core.cell import Cell, children, parent, root
+from optuna_partition.core.cell import Cell, children, fits, parent, root
 from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
 
@@ -561,13 +561,6 @@ class Tree:
             node = self._part_with(node, values)
         return node
 
-    def is_tried(self, values: tuple[Any, ...]) -> bool:
-        """Whether somebody evaluates a point of the box, has done so, or has failed to."""
-        node = self.place_of(values)
-        if any(_equal(guest.observation.values, values) for guest in node.guests):
-            return True
-        return any(_equal(self._center(e.cell), values) for e in _evaluations_at(node))
-
     @property
     def leaves(self) -> tuple[Cell, ...]:
         """All leaves, ascending; with cells whose division is still open they tile the box."""
@@ -641,38 +634,45 @@ class Tree:
         return None if node is None else node.value
 
     def holders(self, claim: Claim) -> tuple[int, ...]:
-        """Trials that hold the same evaluation and have not failed, ascending."""
-        return tuple(sorted(self._held_by(claim)))
+        """Trials that hold the same point and have not failed, ascending.
 
-    def _held_by(self, claim: Claim) -> Iterator[int]:
-        if claim.probe is not None:
-            yield from self._holders_of(tuple(self.box.at(claim.probe.point).values()))
-            return
-        evaluation = self._evaluation_of(claim)
-        if evaluation is not None:
-            yield from evaluation.holders(claim.repeat)
-            return
-        divided = parent(self.box, claim.cell, claim.axis or 0)[0]
-        for number, record in self._waiting.get(divided, {}).items():
-            same = (record.claim.cell, record.claim.repeat) == (claim.cell, claim.repeat)
-            if same and record.status is not Status.FAILED:
-                yield number
+        Parameters decide, not cells: a probe may have come to a cell's center, and a claim may hang
+        from a cell whose own claim was withdrawn.
+        """
+        if claim.probe is None:
+            values, repeat = self._center(claim.cell), claim.repeat
+        else:
+            values, repeat = tuple(self.box.at(claim.probe.point).values()), None
+        found = {guest.number for guest in self._guests_with(values) if not guest.failed}
+        for evaluation in self._evaluations_with(values):
+            found.update(evaluation.holders(repeat))
+        for number, record in self._waiting_with(values):
+            if record.status is not Status.FAILED and repeat in (None, record.claim.repeat):
+                found.add(number)
+        return tuple(sorted(found))
 
-    def _holders_of(self, values: tuple[Any, ...]) -> set[int]:
-        """Trials that evaluate a point, whether they claimed a cell's center or not."""
-        place = self.place_of(values)
-        guests = (guest for guest in place.guests if not guest.failed)
-        found = {guest.number for guest in guests if _equal(guest.observation.values, values)}
-        for evaluation in _evaluations_at(place):
-            if _equal(self._center(evaluation.cell), values):
-                found.update(evaluation.holders())
-        return found
+    def is_tried(self, values: tuple[Any, ...]) -> bool:
+        """Whether somebody evaluates a point of the box, has done so, or has failed to."""
+        return bool(
+            self._guests_with(values)
+            or self._evaluations_with(values)
+            or any(self._waiting_with(values))
+        )
 
-    def _evaluation_of(self, claim: Claim) -> Evaluation | None:
-        if claim.axis is None:
-            return self._root.evaluation
-        node = self._find(parent(self.box, claim.cell, claim.axis)[0])
-        return None if node is None else _part_of(node, claim)
+    def _guests_with(self, values: tuple[Any, ...]) -> list[Guest]:
+        guests = self.place_of(values).guests
+        return [guest for guest in guests if _equal(guest.observation.values, values)]
+
+    def _evaluations_with(self, values: tuple[Any, ...]) -> list[Evaluation]:
+        evaluations = _evaluations_at(self.place_of(values))
+        return [e for e in evaluations if _equal(self._center(e.cell), values)]
+
+    def _waiting_with(self, values: tuple[Any, ...]) -> Iterator[tuple[int, Record]]:
+        for waiting in self._waiting.values():
+            for number, record in waiting.items():
+                cell = record.claim.cell
+                if fits(self.box, cell) and _equal(self._center(cell), values):
+                    yield number, record
 
     def best_leaf(self, key: int) -> Node | None:
         """The best leaf of a group that is known and can be split; the lowest cell on ties."""
