@@ -1,0 +1,1 @@
+"""A Gaussian process of a few hundred points, on numpy and scipy alone."""
