@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from objectives.search_space import SearchSpace
 
 VALIDATION_LOSS: Final = "val_loss"
 TARGETS: Final = ("query", "key", "value", "projection", "mlp", "head")
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OptimizerName = Literal["adamw", "adamw_fused", "adamw_8bit"]
+Schedule = Literal["cosine", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -42,14 +45,20 @@ class FineTuneConfig:
         epochs: Passes over the training data.
         max_train_samples: Use only the first so many training records.
         max_validation_samples: Use only the first so many validation records.
-        warmup_fraction: Share of the optimizer steps, in [0, 1), over which the learning rate
-            rises linearly; it then falls along a cosine.
+        optimizer: "adamw"; "adamw_fused", one kernel for all weights; "adamw_8bit", a quarter of
+            the optimizer's memory, which needs the extra `quant`.
+        schedule: What the learning rate does after its linear rise: "cosine" falls to 0,
+            "constant" stays.
+        warmup_fraction: Share of the optimizer steps, in [0, 1), in the rise.
+        gradient_clip: Longest norm of a step's gradient; None leaves gradients as they are.
+        activation_checkpointing: Whether to keep only each layer's input and compute the layer
+            again in the backward pass: about a third more time, much less memory.
         reports_per_epoch: How often in an epoch the validation loss is measured and reported, at
             fixed numbers of samples seen. The last report is the trial's result.
         seed: Seeds the order of the data, the adapter's first weights and dropout, alike in all
             trials, so that trials differ by their hyperparameters alone.
         precision: Of base weights and arithmetic; adapter weights are fp32 always. "auto" is bf16
-            on a GPU and fp32 on a CPU.
+            on a GPU and fp32 on a CPU. "fp16" is for GPUs without bf16.
         device: "auto" is the first visible GPU if there is one.
 
     Raises:
@@ -76,7 +85,11 @@ class FineTuneConfig:
     epochs: int = 1
     max_train_samples: int | None = None
     max_validation_samples: int | None = None
+    optimizer: OptimizerName = "adamw"
+    schedule: Schedule = "cosine"
     warmup_fraction: float = 0.1
+    gradient_clip: float | None = None
+    activation_checkpointing: bool = False
     reports_per_epoch: int = 4
     seed: int = 0
     precision: Precision = "auto"
@@ -107,6 +120,11 @@ class FineTuneConfig:
             raise ValueError(
                 f"warmup_fraction is {self.warmup_fraction}, expected a value in [0, 1); "
                 "0.1 is usual."
+            )
+        if self.gradient_clip is not None and not 0.0 < self.gradient_clip < math.inf:
+            raise ValueError(
+                f"gradient_clip is {self.gradient_clip}, expected a finite norm above 0 or None; "
+                "1.0 is usual."
             )
 
     def _check_choices(self) -> None:
@@ -163,7 +181,15 @@ _OPTIONAL: Final = (
     "max_train_samples",
     "max_validation_samples",
 )
-_CHOICES: Final = {"precision": ("auto", "fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
+_CHOICES: Final = {
+    name: get_args(choices)
+    for name, choices in {
+        "precision": Precision,
+        "device": Device,
+        "optimizer": OptimizerName,
+        "schedule": Schedule,
+    }.items()
+}
 
 
 def _task_identity(task: str) -> str:

@@ -255,7 +255,9 @@ class FineTuneObjective:
     def _untuned_loss(self) -> float:
         if self._base_loss is None:
             loaded = self._resources()
-            self._base_loss = mean_loss(self._untuned(), loaded.validation, bf16=loaded.bf16)
+            self._base_loss = mean_loss(
+                self._untuned(), loaded.validation, dtype=loaded.recipe.dtype
+            )
         return self._base_loss
 
     def _train(
@@ -296,8 +298,7 @@ class FineTuneObjective:
                 network,
                 loaded.train,
                 parameters=parameters,
-                warmup_fraction=self.config.warmup_fraction,
-                bf16=loaded.bf16,
+                recipe=loaded.recipe,
                 clock=clock,
             )
         reports = self._reports(network, report, clock)
@@ -323,6 +324,7 @@ class FineTuneObjective:
             dropout=parameters.dropout,
             targets=self.config.targets,
             max_length=self.config.max_length,
+            checkpointing=self.config.activation_checkpointing,
         )
 
     def _reports(
@@ -335,7 +337,7 @@ class FineTuneObjective:
 
         def validate() -> float:
             with clock.measure("validate"):
-                return mean_loss(network, loaded.validation, bf16=loaded.bf16)
+                return mean_loss(network, loaded.validation, dtype=loaded.recipe.dtype)
 
         return ValidationReports(
             at=report_points(

@@ -10,11 +10,12 @@ import torch
 from objectives.data import Batch, bucket, prompt_style, read_alpaca, tokenize
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.lora import check_adaptable, place
+from objectives.optimization import Recipe, check_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from objectives.config import FineTuneConfig
+    from objectives.config import FineTuneConfig, Precision
     from objectives.data import Example, Tokens
     from objectives.scoring import Scorer
 
@@ -29,7 +30,7 @@ class Resources:
         validation: Validation batches.
         scorer: Scores a model on the tuning tasks; None without such tasks.
         test_scorer: Scores a model on the test tasks; None without such tasks.
-        bf16: Whether matrix products are computed in bfloat16.
+        recipe: Optimizer, schedule and arithmetic of every trial.
     """
 
     base: BaseModel
@@ -37,7 +38,7 @@ class Resources:
     validation: tuple[Batch, ...]
     scorer: Scorer | None
     test_scorer: Scorer | None
-    bf16: bool
+    recipe: Recipe
 
     @property
     def device(self) -> torch.device:
@@ -53,12 +54,19 @@ def load_resources(config: FineTuneConfig) -> Resources:
             a rank above the size of an adapted layer, or tuning and test tasks share a question.
     """
     device = _device(config.device)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    check_optimizer(config.optimizer)
+    recipe = Recipe(
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        warmup_fraction=config.warmup_fraction,
+        gradient_clip=config.gradient_clip,
+        dtype=_dtype(config.precision, device),
+    )
     style = prompt_style(config.prompt_style)
     train = read_alpaca(config.train_data, limit=config.max_train_samples)
     validation = read_alpaca(config.validation_data, limit=config.max_validation_samples)
     _check_disjoint(train, validation, config)
-    base = load_base_model(config.model, dtype=torch.bfloat16 if bf16 else torch.float32)
+    base = load_base_model(config.model, dtype=recipe.dtype)
     check_adaptable(
         base,
         rank=int(config.space().highest("rank")),
@@ -84,7 +92,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
         validation=_validation_batches(tokens(validation), base, config, device),
         scorer=scorer,
         test_scorer=test_scorer,
-        bf16=bf16,
+        recipe=recipe,
     )
 
 
@@ -152,3 +160,9 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch sees no GPU; give 'cpu' or 'auto'.")
     return torch.device(name)
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch.nn.functional import cross_entropy
 
 from objectives.data import IGNORE
+from objectives.optimization import Recipe, learning_rate_factor, make_optimizer
 from objectives.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -34,46 +35,35 @@ class NonFiniteLossError(RuntimeError):
     """The loss became infinite or NaN; the run can't recover."""
 
 
-def summed_loss(network: LitGPTLora, batch: Batch, *, bf16: bool) -> torch.Tensor:
+def summed_loss(
+    network: LitGPTLora, batch: Batch, *, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Cross-entropy in nats, summed over the batch's targets: a scalar.
 
     Args:
         network: The model; the batch must be on its device.
         batch: Where its targets are `IGNORE`, nothing is computed beyond the last hidden layer.
-        bf16: Whether matrix products are computed in bfloat16.
+        dtype: Of matrix products.
     """
     mask = batch.targets != IGNORE
-    with torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=bf16):
+    reduced = dtype != torch.float32
+    with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=reduced):
         logits = network.logits_at(batch.input_ids, mask)
     return cross_entropy(logits.float(), batch.targets[mask], reduction="sum")
 
 
 @torch.inference_mode()
-def mean_loss(network: LitGPTLora, batches: Sequence[Batch], *, bf16: bool) -> float:
+def mean_loss(
+    network: LitGPTLora, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
+) -> float:
     """Cross-entropy in nats per target over all batches, without dropout."""
     training = network.training
     network.eval()
     try:
-        total = sum(summed_loss(network, batch, bf16=bf16).item() for batch in batches)
+        total = sum(summed_loss(network, batch, dtype=dtype).item() for batch in batches)
     finally:
         network.train(training)
     return total / sum(batch.target_tokens for batch in batches)
-
-
-def learning_rate_factor(step: int, *, steps: int, warmup_fraction: float) -> float:
-    """Multiple of the peak learning rate at an optimizer step, in (0, 1].
-
-    A linear rise and then half a cosine, which no step of is wasted at rate 0.
-
-    Args:
-        step: From 0.
-        steps: Optimizer steps of the whole run.
-        warmup_fraction: Share of the steps in the rise.
-    """
-    warmup = int(warmup_fraction * steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 class LoraTraining(LightningModule):
@@ -95,8 +85,7 @@ class LoraTraining(LightningModule):
         batches: Sequence[Batch],
         *,
         parameters: HyperParameters,
-        warmup_fraction: float = 0.1,
-        bf16: bool = False,
+        recipe: Recipe | None = None,
         clock: Stopwatch | None = None,
     ) -> None:
         super().__init__()
@@ -107,8 +96,7 @@ class LoraTraining(LightningModule):
         # the base weights, which all trials share, from the GPU to the CPU after each run.
         self._network = (network,)
         self._hyper = parameters
-        self._warmup_fraction = warmup_fraction
-        self._bf16 = bf16
+        self._recipe = recipe or Recipe()
         self._clock = clock or Stopwatch()
         width = parameters.grad_batches
         starts = range(0, len(batches), width)
@@ -116,19 +104,24 @@ class LoraTraining(LightningModule):
             sum(batch.target_tokens for batch in batches[start : start + width]) for start in starts
         ]
         self._last_index = len(batches) - 1
+        self._trained = [p for p in network.parameters() if p.requires_grad]
+        # Lightning has no fp16 on a CPU, so the scaling is ours; switched off it does nothing.
+        self._scaler = torch.amp.GradScaler(
+            batches[0].input_ids.device.type, enabled=self._recipe.dtype == torch.float16
+        )
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """Add the gradient of one micro-batch; step when its window is complete."""
         with self._clock.measure("train"):
             window, position = divmod(batch_index, self._hyper.grad_batches)
-            loss = summed_loss(self._network[0], batch, bf16=self._bf16)
+            loss = summed_loss(self._network[0], batch, dtype=self._recipe.dtype)
             loss = loss / self._window_tokens[window]
             if not math.isfinite(loss.item()):
                 raise NonFiniteLossError(
                     f"The training loss became {loss.item()} after {self.samples_seen} samples; "
                     "the learning rate is too high for these hyperparameters."
                 )
-            self.manual_backward(loss)
+            self.manual_backward(self._scaler.scale(loss))
             self.samples_seen += batch.samples
             if position == self._hyper.grad_batches - 1 or batch_index == self._last_index:
                 self._step()
@@ -138,23 +131,31 @@ class LoraTraining(LightningModule):
         assert not isinstance(optimizer, list)
         assert not isinstance(schedule, list)
         assert schedule is not None
-        optimizer.step()
+        # A fused optimizer takes the scale itself, which Lightning's wrapper does not pass on.
+        wrapped = cast("Optimizer", optimizer)  # at run time a subclass of what it wraps
+        stepped = optimizer.optimizer if self._scaler.is_enabled() else wrapped
+        self._scaler.unscale_(stepped)
+        if self._recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._trained, self._recipe.gradient_clip)
+        scale = self._scaler.get_scale()
+        self._scaler.step(stepped)
+        self._scaler.update()
         optimizer.zero_grad()
-        schedule.step()
-        self.steps += 1
+        if self._scaler.get_scale() >= scale:  # else the gradient overflowed: nothing was done
+            schedule.step()
+            self.steps += 1
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """AdamW on the adapter weights, with warm-up and a cosine."""
-        parameters = [p for p in self._network[0].parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=self._hyper.learning_rate,
+        """The recipe's optimizer on the adapter weights, with its schedule."""
+        optimizer = make_optimizer(
+            self._trained,
+            name=self._recipe.optimizer,
+            learning_rate=self._hyper.learning_rate,
             weight_decay=self._hyper.weight_decay,
         )
-        steps, warmup = len(self._window_tokens), self._warmup_fraction
+        steps, recipe = len(self._window_tokens), self._recipe
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(step, steps=steps, warmup_fraction=warmup),
+            optimizer, lambda step: learning_rate_factor(step, steps=steps, recipe=recipe)
         )
         return [optimizer], [schedule]
 

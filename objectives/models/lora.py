@@ -5,6 +5,7 @@ LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXi
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from litgpt.scripts.convert_lit_checkpoint import copy_weights_llama
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from objectives.models.base import BaseModel
 
@@ -59,6 +61,8 @@ class LitGPTLora(nn.Module):
         dropout: Share of the adapters' inputs that is dropped while training, in [0, 1].
         targets: Layers to adapt: any of "query", "key", "value", "projection", "mlp", "head".
         max_length: Longest sequence that will be given.
+        checkpointing: Whether a backward pass computes the layers' activations again instead of
+            keeping them.
 
     Raises:
         RankError: If the rank exceeds the size of an adapted layer.
@@ -75,6 +79,7 @@ class LitGPTLora(nn.Module):
         dropout: float = 0.0,
         targets: Sequence[str] = ("query", "value"),
         max_length: int = 256,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_adaptable(base, rank=rank, targets=targets, max_length=max_length)
@@ -84,6 +89,8 @@ class LitGPTLora(nn.Module):
         self.dropout = dropout
         self.targets = tuple(targets)
         self.gpt = _build(base, rank, alpha, dropout, targets, max_length)
+        if checkpointing:
+            _checkpoint(self.gpt.transformer.h)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Logits of shape (samples, length, vocabulary) for ids of shape (samples, length)."""
@@ -284,6 +291,12 @@ def _draw_adapter(layer: LoRALinear, device: torch.device) -> None:
     layer.reset_parameters()  # drawn on the CPU, so that a GPU starts from the same numbers
     for name in ("lora_A", "lora_B"):
         getattr(layer, name).data = getattr(layer, name).data.to(device)
+
+
+def _checkpoint(blocks: Iterable[nn.Module]) -> None:
+    """Keep of each block only its input; a wrapper around it would change its weights' names."""
+    for block in blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 @contextmanager

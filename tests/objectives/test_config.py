@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def test_a_configuration_is_frozen() -> None:
         ({"reports_per_epoch": 0}, "reports_per_epoch is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"warmup_fraction": 1.0}, r"warmup_fraction is 1.0, expected a value in \[0, 1\)"),
+        ({"gradient_clip": 0.0}, "gradient_clip is 0.0, expected a finite norm above 0"),
+        ({"gradient_clip": math.inf}, "gradient_clip is inf"),
+        ({"optimizer": "sgd"}, r"optimizer is 'sgd', expected one of \('adamw', 'adamw_fused'"),
+        ({"schedule": "linear"}, r"expected one of \('cosine', 'constant'\)"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"targets": ()}, "targets is empty"),

@@ -298,7 +298,7 @@ def test_loading_an_adapter_leaves_the_base_model_alone(
     objective.load_tuned(objective.best_adapter(study))
     resources = objective._resources()
     network = LitGPTLora(resources.base, rank=1, alpha=1.0, max_length=64)
-    assert mean_loss(network, resources.validation, bf16=False) == objective.base_result().val_loss
+    assert mean_loss(network, resources.validation) == objective.base_result().val_loss
 
 
 def test_a_missing_adapter_is_trained_again(
@@ -385,11 +385,47 @@ def test_a_rank_out_of_range_is_an_error_in_a_run(objective: FineTuneObjective) 
         objective.run({"rank": 33})
 
 
-def test_bf16_gives_nearly_the_same_result(
-    make_config: MakeConfig, objective: FineTuneObjective
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_nearly_the_same_result(
+    make_config: MakeConfig, objective: FineTuneObjective, precision: str
 ) -> None:
-    half = FineTuneObjective(make_config(precision="bf16"))
+    half = FineTuneObjective(make_config(precision=precision))
     assert half.run(GOOD).value == pytest.approx(objective.run(GOOD).value, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"activation_checkpointing": True}, 1e-6),
+        ({"optimizer": "adamw_fused"}, 1e-4),
+        ({"optimizer": "adamw_8bit"}, 0.05),
+    ],
+)
+def test_cheaper_ways_to_train_end_at_the_same_loss(
+    make_config: MakeConfig,
+    objective: FineTuneObjective,
+    changes: dict[str, Any],
+    tolerance: float,
+) -> None:
+    expected, untuned = objective.run(GOOD).value, objective.base_result().val_loss
+    assert untuned - expected > 2 * tolerance
+    value = FineTuneObjective(make_config(**changes)).run(GOOD).value
+    assert value == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "constant"}, {"gradient_clip": 0.1}])
+def test_the_recipe_reaches_the_training(
+    make_config: MakeConfig, objective: FineTuneObjective, changes: dict[str, Any]
+) -> None:
+    assert FineTuneObjective(make_config(**changes)).run(GOOD).value != objective.run(GOOD).value
+
+
+def test_a_missing_quant_extra_is_an_error_at_once(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ImportError, match=r"needs bitsandbytes.*optuna-partition\[quant\]"):
+        FineTuneObjective(make_config(optimizer="adamw_8bit"))
 
 
 def test_a_task_can_be_the_metric(make_config: MakeConfig, assets: Path) -> None:

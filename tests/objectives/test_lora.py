@@ -154,7 +154,7 @@ def test_base_weights_are_shared_and_not_written_to(
         if "lora_" not in name:
             assert parameter.data_ptr() == tiny_base.state_dict[key].data_ptr(), name
             assert not parameter.requires_grad
-    torch.autograd.backward(summed_loss(network, tiny_batches[0], bf16=False))
+    torch.autograd.backward(summed_loss(network, tiny_batches[0]))
     network.merged_hf_model()
     for key, tensor in tiny_base.state_dict.items():
         assert torch.equal(tensor, before[key]), key
@@ -173,10 +173,10 @@ def test_adapter_weights_are_fp32_over_a_bf16_base(
     network = changed(half, COMBINATIONS[-1])
     adapter = [p for p in network.parameters() if p.requires_grad]
     assert {p.dtype for p in adapter} == {torch.float32}
-    loss = summed_loss(network, tiny_batches[0], bf16=True)
+    loss = summed_loss(network, tiny_batches[0], dtype=torch.bfloat16)
     torch.autograd.backward(loss)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter)
-    full = summed_loss(changed(tiny_base, COMBINATIONS[-1]), tiny_batches[0], bf16=False)
+    full = summed_loss(changed(tiny_base, COMBINATIONS[-1]), tiny_batches[0])
     assert loss.item() == pytest.approx(full.item(), rel=0.02)
     merged = network.merged_state_dict()
     assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
@@ -194,7 +194,41 @@ def test_the_loss_needs_logits_at_targets_only(
     everywhere = cross_entropy(
         network(batch.input_ids).flatten(0, 1), batch.targets.flatten(), reduction="sum"
     )
-    assert summed_loss(network, batch, bf16=False).item() == pytest.approx(everywhere.item())
+    assert summed_loss(network, batch).item() == pytest.approx(everywhere.item())
+
+
+def test_checkpointing_keeps_less_and_computes_the_same(
+    tiny_base: BaseModel, tiny_batches: tuple[Batch, ...]
+) -> None:
+    def gradients(checkpointing: bool) -> tuple[list[torch.Tensor], int]:
+        torch.manual_seed(4)
+        network = LitGPTLora(
+            tiny_base,
+            rank=3,
+            alpha=9.0,
+            dropout=0.3,
+            targets=COMBINATIONS[-1],
+            max_length=64,
+            checkpointing=checkpointing,
+        )
+        kept: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        torch.manual_seed(8)  # dropout must fall alike when a layer is computed again
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = summed_loss(network, tiny_batches[0])
+            bytes_kept = sum(kept.values())
+            torch.autograd.backward(loss)
+        return [p.grad for p in network.parameters() if p.grad is not None], bytes_kept
+
+    plain, all_bytes = gradients(checkpointing=False)
+    again, few_bytes = gradients(checkpointing=True)
+    assert few_bytes < 0.4 * all_bytes
+    assert len(plain) == len(again)
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
 def test_the_first_weights_come_from_the_seed(tiny_base: BaseModel) -> None:

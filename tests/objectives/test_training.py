@@ -14,16 +14,17 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from objectives import training
+from objectives.config import OptimizerName
 from objectives.data import IGNORE, Batch, bucket, prompt_style, read_alpaca, tokenize
 from objectives.models.base import BaseModel
 from objectives.models.lora import LitGPTLora, huggingface_model
+from objectives.optimization import Recipe
 from objectives.search_space import HyperParameters
 from objectives.training import (
     LoraTraining,
     NonFiniteLossError,
     ValidationReports,
     fit,
-    learning_rate_factor,
     mean_loss,
     report_points,
     summed_loss,
@@ -44,14 +45,11 @@ def train(
     batches: Sequence[Batch],
     *,
     callbacks: Sequence[Callback] = (),
-    warmup_fraction: float = 0.1,
+    recipe: Recipe | None = None,
     **parameters: float,
 ) -> LoraTraining:
     module = LoraTraining(
-        network,
-        batches,
-        parameters=HyperParameters.from_mapping(parameters),
-        warmup_fraction=warmup_fraction,
+        network, batches, parameters=HyperParameters.from_mapping(parameters), recipe=recipe
     )
     fit(module, batches, callbacks=callbacks)
     return module
@@ -62,7 +60,13 @@ def adapter_weights(network: LitGPTLora) -> dict[str, torch.Tensor]:
 
 
 def plain_peft_losses(
-    model: Any, batches: Sequence[Batch], *, grad_batches: int, learning_rate: float
+    model: Any,
+    batches: Sequence[Batch],
+    *,
+    grad_batches: int,
+    learning_rate: float,
+    cosine: bool,
+    clip: float | None,
 ) -> list[float]:
     """The same training written out with transformers and peft: the loss of each micro-batch."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -77,33 +81,56 @@ def plain_peft_losses(
             loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
             torch.autograd.backward(loss / targets)
             losses.append(loss.item() / batch.target_tokens)
-        progress = (step - warmup) / (len(windows) - warmup)
-        factor = (step + 1) / (warmup + 1) if step < warmup else (1 + math.cos(math.pi * progress))
-        optimizer.param_groups[0]["lr"] = learning_rate * (factor if step < warmup else factor / 2)
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+        if clip is not None and norm > clip:
+            for parameter in parameters:
+                parameter.grad *= clip / norm
+        factor = 1.0
+        if step < warmup:
+            factor = (step + 1) / (warmup + 1)
+        elif cosine:
+            factor = (1 + math.cos(math.pi * (step - warmup) / (len(windows) - warmup))) / 2
+        optimizer.param_groups[0]["lr"] = learning_rate * factor
         optimizer.step()
         optimizer.zero_grad()
     return losses
 
 
-@pytest.mark.parametrize("grad_batches", [1, 3])  # 3 leaves a last window of one micro-batch
+@pytest.mark.parametrize(
+    ("grad_batches", "recipe"),
+    [
+        (1, Recipe(warmup_fraction=0.2)),
+        (3, Recipe(warmup_fraction=0.2)),  # leaves a last window of one micro-batch
+        (3, Recipe(warmup_fraction=0.2, schedule="constant", gradient_clip=0.2)),
+        (5, Recipe(warmup_fraction=0.2, optimizer="adamw_fused")),
+    ],
+)
 def test_litgpt_with_lightning_equals_transformers_with_peft(
     tiny_base: BaseModel,
     tiny_batches: tuple[Batch, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     grad_batches: int,
+    recipe: Recipe,
 ) -> None:
     network = new_network(tiny_base)
     network.export_peft(tmp_path)
     model = PeftModel.from_pretrained(
         huggingface_model(tiny_base, tiny_base.state_dict), str(tmp_path), is_trainable=True
     )
-    expected = plain_peft_losses(model, tiny_batches, grad_batches=grad_batches, learning_rate=3e-3)
+    expected = plain_peft_losses(
+        model,
+        tiny_batches,
+        grad_batches=grad_batches,
+        learning_rate=3e-3,
+        cosine=recipe.schedule == "cosine",
+        clip=recipe.gradient_clip,
+    )
 
     losses = []
 
-    def recorded(network: LitGPTLora, batch: Batch, *, bf16: bool) -> torch.Tensor:
-        loss = summed_loss(network, batch, bf16=bf16)
+    def recorded(network: LitGPTLora, batch: Batch, *, dtype: torch.dtype) -> torch.Tensor:
+        loss = summed_loss(network, batch, dtype=dtype)
         losses.append(loss.item() / batch.target_tokens)
         return loss
 
@@ -114,13 +141,13 @@ def test_litgpt_with_lightning_equals_transformers_with_peft(
         learning_rate=3e-3,
         weight_decay=0.05,
         grad_batches=grad_batches,
-        warmup_fraction=0.2,
+        recipe=recipe,
     )
     assert len(losses) == len(expected) == 16
     assert module.steps == math.ceil(16 / grad_batches)
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-5
     # The optimizer moved the model, so that the equality above is one of trained models.
-    assert abs(losses[-1] - mean_loss(new_network(tiny_base), tiny_batches[-1:], bf16=False)) > 0.05
+    assert abs(losses[-1] - mean_loss(new_network(tiny_base), tiny_batches[-1:])) > 0.05
 
     ids = tiny_batches[0].input_ids
     with torch.no_grad():
@@ -159,15 +186,6 @@ def test_more_grad_batches_than_micro_batches_make_one_step(
     assert train(new_network(tiny_base), tiny_batches, grad_batches=1000).steps == 1
 
 
-def test_the_learning_rate_rises_and_falls_and_is_never_zero() -> None:
-    factors = [learning_rate_factor(s, steps=20, warmup_fraction=0.2) for s in range(20)]
-    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert factors[4:] == sorted(factors[4:], reverse=True)
-    assert factors[12] == pytest.approx(0.5)
-    assert min(factors) > 0
-    assert learning_rate_factor(0, steps=1, warmup_fraction=0.5) == 1.0
-
-
 def test_report_points_end_with_the_last_sample() -> None:
     assert report_points(64, epochs=1, per_epoch=4) == (16, 32, 48, 64)
     assert report_points(10, epochs=2, per_epoch=3) == (4, 7, 10, 14, 17, 20)
@@ -181,7 +199,7 @@ def test_reports_come_at_the_same_samples_for_all_grad_batches(
         network, reports, measured = new_network(tiny_base), [], []
 
         def validate() -> float:
-            measured.append(mean_loss(network, tiny_batches[:2], bf16=False))
+            measured.append(mean_loss(network, tiny_batches[:2]))
             return measured[-1]
 
         callback = ValidationReports(
@@ -224,27 +242,46 @@ def test_with_dropout_of_one_nothing_is_learned(
 ) -> None:
     network = new_network(tiny_base, dropout=1.0)
     train(network, tiny_batches, learning_rate=1e-2)
-    untuned = mean_loss(new_network(tiny_base), tiny_batches, bf16=False)
-    assert mean_loss(network, tiny_batches, bf16=False) == untuned
+    untuned = mean_loss(new_network(tiny_base), tiny_batches)
+    assert mean_loss(network, tiny_batches) == untuned
 
 
-def test_bf16_arithmetic_trains_too(tiny_base: BaseModel, tiny_batches: tuple[Batch, ...]) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_too(
+    tiny_base: BaseModel, tiny_batches: tuple[Batch, ...], dtype: torch.dtype
+) -> None:
     network = new_network(tiny_base)
-    before = mean_loss(network, tiny_batches, bf16=True)
+    before = mean_loss(network, tiny_batches, dtype=dtype)
+    train(network, tiny_batches, recipe=Recipe(dtype=dtype), learning_rate=3e-3)
+    assert mean_loss(network, tiny_batches, dtype=dtype) < before - 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_fused"])
+def test_a_gradient_that_overflows_in_fp16_is_left_out(
+    tiny_base: BaseModel, tiny_batches: tuple[Batch, ...], optimizer: OptimizerName
+) -> None:
+    network = new_network(tiny_base)
     module = LoraTraining(
-        network, tiny_batches, parameters=HyperParameters(learning_rate=3e-3), bf16=True
+        network,
+        tiny_batches,
+        parameters=HyperParameters(learning_rate=3e-3),
+        recipe=Recipe(dtype=torch.float16, optimizer=optimizer, gradient_clip=1.0),
     )
+    module._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
     fit(module, tiny_batches)
-    assert mean_loss(network, tiny_batches, bf16=True) < before - 0.1
+    # 2**20 is halved at every overflow until gradients fit into fp16; the rest are real steps.
+    assert 0 < module.steps < 16
+    assert module._scaler.get_scale() == 2.0 ** (20 - (16 - module.steps))
+    assert all(weights.isfinite().all() for weights in adapter_weights(network).values())
 
 
 def test_validation_leaves_the_mode_alone(
     tiny_base: BaseModel, tiny_batches: tuple[Batch, ...]
 ) -> None:
     network = new_network(tiny_base, dropout=0.5)
-    first = mean_loss(network, tiny_batches, bf16=False)
+    first = mean_loss(network, tiny_batches)
     assert network.training
-    assert mean_loss(network, tiny_batches, bf16=False) == first
+    assert mean_loss(network, tiny_batches) == first
 
 
 class InterruptWhileSettingUp(Callback):
