@@ -47,13 +47,13 @@ class Probe:
     Args:
         point: (d,) in unit-cube lengths.
         best: Value that it was meant to beat.
-        misses: How many probes in a row had not beaten theirs.
+        width: Half-width of the trust region, in unit-cube lengths.
         count: How many evaluations the tree held.
     """
 
     point: tuple[float, ...]
     best: float
-    misses: int
+    width: float
     count: int
 
 
@@ -67,8 +67,8 @@ class Claim:
         round: The round in which the parent was chosen; None for the root and for a speculative
             choice.
         repeat: How many trials have evaluated the point before, for rules that average noise.
-        probe: The point to evaluate instead of the center; the cell is then the leaf of the best
-            value, and nothing is divided.
+        probe: The point to evaluate instead of the center; the cell then holds it, and nothing is
+            divided.
     """
 
     cell: Cell

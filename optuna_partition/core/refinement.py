@@ -1,34 +1,45 @@
 """Local refinement: between the divisions, a model of the values near the best one is minimized.
 
 The model is a radial basis function with a cubic kernel and a linear tail, as in derivative-free
-trust region methods [Wild and Shoemaker 2011]; the trust region is the leaf around the best point,
-so that the partition sets its size. A probe that does not pay makes the next one wait longer.
+trust region methods [Wild and Shoemaker 2011]. The trust region is a cube around the best point
+that doubles after a probe that paid and halves after one that did not.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_partition.core.box import ChoiceAxis
-from optuna_partition.core.claim import Claim, Probe, Rank, Status
-from optuna_partition.core.node import Node
+from optuna_partition.core.box import Axis, ChoiceAxis, GridAxis
+from optuna_partition.core.claim import Claim, Probe, Record, Status
 from optuna_partition.core.tree import Tree
 
 FloatArray = NDArray[np.float64]
 
-# Probes in a row that miss make the next one wait for 1.5**misses other evaluations.
-_PATIENCE, _LONGEST_WAIT = 1.5, 64
-# Points of the model a dimension, and how many more are looked at to find the nearest ones.
-_POINTS, _MARGIN = 5, 3
-# Half-width of the trust region, and the shortest step worth an evaluation, in sides of the leaf.
-_RADIUS, _SHORTEST = 0.5, 0.02
+# Half-width of the trust region: at first, at least and at most; in unit-cube lengths.
+_FIRST_WIDTH, _LEAST_WIDTH, _LARGEST_WIDTH = 1 / 3, 1e-4, 1.0
+# Workers that probe at the same time take the whole width and half of it in turn.
+_SHARES = (1.0, 0.5)
+# How often one ask halves the region when its minimizer lies within this part of it of a known
+# point.
+_HALVINGS, _CLOSE = 3, 0.1
+# Every second evaluation is a probe; where none was found it is looked for ever less often, but
+# every 64 evaluations.
+_TURN, _LONGEST_WAIT = 2, 64
+# The model takes this many points a dimension, and so many more.
+_POINTS, _MORE_POINTS = 4, 4
 # A little smoothing: two values of one place that differ by noise must not tear the model apart.
-_RIDGE = 1e-3
+_RIDGE = 1e-6
+# Where the search for the model's minimizer looks first, how many steps it makes at most, sweeps
+# over the axes in a step, and parts of a step that it tries.
+_STARTS, _STEPS, _SWEEPS = 24, 3, 4
+_PARTS = np.array([1.0, 0.5, 0.25, 0.1])[:, None]
 
 
 def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None:
@@ -44,107 +55,150 @@ def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None
     return _probe(tree) or rule(tree)
 
 
-@dataclass(frozen=True, slots=True)
-class _Incumbent:
-    """The best known point, (d,) in unit-cube lengths, and the leaf that holds it."""
-
-    point: tuple[float, ...]
-    rank: Rank
-    leaf: Node
-
-
 def _probe(tree: Tree) -> Claim | None:
-    misses = _misses(tree)
-    if misses is None:
+    latest_first = [tree.probes[number] for number in sorted(tree.probes, reverse=True)]
+    before = latest_first[0].claim.probe if latest_first else None
+    if not _is_turn(tree.count - (before.count if before else 0)):
         return None
-    best = _incumbent(tree)
-    # Of infeasible and of infinitely bad points nobody makes a model.
-    if best is None or best.rank[0] > 0 or not math.isfinite(best.rank[-1]):
+    values = tree.points.values
+    d = len(tree.box.axes)
+    if np.count_nonzero(~np.isnan(values)) < d + 2:
         return None
-    point = _minimizer(tree, best)
-    if point is None:
-        return None
-    return Claim(best.leaf.cell, probe=Probe(point, best.rank[-1], misses, tree.count))
+    keys = tree.points.keys
+    best = min(np.flatnonzero(values == np.nanmin(values)), key=lambda row: int(keys[row]))
+    return _probe_around(tree, int(best), _width(latest_first))
 
 
-def _misses(tree: Tree) -> int | None:
-    """Probes in a row that have missed; None if it is not the time for another one."""
-    if not tree.probes:
-        return 0 if tree.count % (2 if tree.count < _LONGEST_WAIT else _LONGEST_WAIT) == 0 else None
-    last = tree.probes[max(tree.probes)]
-    probe = last.claim.probe
-    assert probe is not None
-    paid = last.status is Status.KNOWN and last.violation == 0 and last.value < probe.best
-    misses = 0 if paid else probe.misses + (last.status is not Status.PENDING)
-    return misses if _is_turn(tree.count - probe.count, misses) else None
+def _is_turn(waited: int) -> bool:
+    turns, rest = divmod(waited, _TURN)
+    return rest == 0 and turns > 0 and (turns.bit_count() == 1 or waited % _LONGEST_WAIT == 0)
 
 
-def _is_turn(waited: int, misses: int) -> bool:
-    """Whether to look for a probe; where nothing was found it is looked for ever less often."""
-    # Beyond 64 misses the power would only grow until it overflows.
-    first = min(math.floor(_PATIENCE ** min(misses, 64)) + 1, _LONGEST_WAIT)
-    turns, rest = divmod(waited, first)
-    doubled = turns > 0 and rest == 0 and turns.bit_count() == 1
-    return doubled or (waited > 0 and waited % _LONGEST_WAIT == 0)
+def _width(latest_first: list[Record]) -> float:
+    """Half-width of the trust region after these probes."""
+    pending, width = 0, _FIRST_WIDTH
+    for record in latest_first:
+        probe = record.claim.probe
+        assert probe is not None
+        if record.status is Status.PENDING:
+            pending += 1
+            continue
+        paid = record.status is Status.KNOWN and record.violation == 0 and record.value < probe.best
+        width = probe.width * (2.0 if paid else 0.5)
+        break
+    return min(max(width * _SHARES[pending % len(_SHARES)], _LEAST_WIDTH), _LARGEST_WIDTH)
 
 
-def _incumbent(tree: Tree) -> _Incumbent | None:
-    leaves = tree.groups().values()
-    leaf = min(leaves, key=lambda node: (node.rank, node), default=None)
-    probe = tree.best_probe()
-    if probe is not None and (leaf is None or probe.rank < leaf.rank):
-        return _Incumbent(probe.point, probe.rank, probe.node)
-    if leaf is None:
-        return None
-    point, rank = min(tree.points_in(leaf), key=lambda item: (item[1], item[0]))
-    return _Incumbent(point, rank, leaf)
-
-
-def _neighbors(tree: Tree, best: _Incumbent, wanted: int) -> tuple[FloatArray, FloatArray]:
-    """Points, (n, d), and values, (n,), of the smallest ancestor that holds enough of them."""
-    node = best.leaf
-    found = tree.points_in(node)
-    while len(found) < wanted and node.parent is not None:
-        for sibling in node.parent.children:
-            if sibling is not node:
-                found.extend(tree.points_in(sibling))
-        node = node.parent
-    usable = [(point, rank) for point, rank in found if rank[0] == 0 and math.isfinite(rank[-1])]
-    return np.array([p for p, _ in usable]), np.array([rank[-1] for _, rank in usable])
-
-
-def _minimizer(tree: Tree, best: _Incumbent) -> tuple[float, ...] | None:
-    """Minimizer of the model within the trust region, if it is new; shape (d,)."""
-    box, levels, index = tree.box, best.leaf.cell.levels, best.leaf.cell.index
-    d = len(box.axes)
-    points, values = _neighbors(tree, best, _MARGIN * _POINTS * d)
-    if len(values) < 2 * d + 1:
-        return None
-    center = np.array(best.point)
-    sides = np.array([3.0**-level for level in levels])
-    moves = np.array(
-        [
-            axis.splittable(level, i) and not isinstance(axis, ChoiceAxis)
-            for axis, level, i in zip(box.axes, levels, index, strict=True)
-        ]
-    )
-    if not moves.any():
-        return None
-    scale = np.where([isinstance(axis, ChoiceAxis) for axis in box.axes], 1.0, _RADIUS * sides)
-    near = (points - center) / scale
-    order = np.argsort((near**2).sum(axis=1), kind="stable")[: _POINTS * d]
-    model = _fit(near[order], _flattened(values[order]))
+def _probe_around(tree: Tree, best: int, width: float) -> Claim | None:
+    """The probe in the cube around the best point, given by its row, or in a smaller one."""
+    box, points, values = tree.box, tree.points.points, tree.points.values
+    center, value = points[best], float(values[best])
+    parameters = tuple(box.at(center.tolist()).values())
+    is_choice = np.array([isinstance(axis, ChoiceAxis) for axis in box.axes])
+    # The model knows of choices whether they are the best point's.
+    offsets = np.where(is_choice, points != center, points - center)
+    model = _model_near(tree, offsets)
     if model is None:
         return None
-    low = np.where(moves, np.maximum(-1.0, -center / scale), 0.0)
-    high = np.where(moves, np.minimum(1.0, (1.0 - center) / scale), 0.0)
-    unit = np.clip(center + _search(model, low, high) * scale, 0.0, 1.0)
-    parameters = tuple(box.at(unit.tolist()).values())
-    snapped = np.array(box.units(parameters))
-    steps = np.abs((points - snapped) / sides)[:, moves].max(axis=1)
-    if steps.min() < _SHORTEST or tree.is_tried(parameters):
-        return None
-    return tuple(unit.tolist())
+    for halvings in range(_HALVINGS + 1):
+        half = width / 2**halvings
+        if half < _LEAST_WIDTH:
+            return None
+        low, high = np.array(
+            [
+                _reach(axis, parameter, at, half)
+                for axis, parameter, at in zip(box.axes, parameters, center.tolist(), strict=True)
+            ]
+        ).T
+        unit = np.clip(center + model.minimizer(low, high), 0.0, 1.0).tolist()
+        found = tuple(box.at(unit).values())
+        snapped = np.array(box.units(found))
+        steps = np.abs(np.where(is_choice, snapped != center, snapped - center) - offsets)
+        if steps.max(axis=1).min() > _CLOSE * half and not tree.is_tried(found):
+            probe = Probe(tuple(unit), value, half, tree.count)
+            return Claim(tree.place_of(found).cell, probe=probe)
+    return None
+
+
+def _reach(axis: Axis, parameter: Any, at: float, half: float) -> tuple[float, float]:
+    """How far a step may go below and above a position; on a grid as far as the neighbors."""
+    if isinstance(axis, ChoiceAxis):
+        return 0.0, 0.0
+    low, high = max(-half, -at), min(half, 1.0 - at)
+    if isinstance(axis, GridAxis):
+        k, last = axis.values.index(parameter), len(axis.values) - 1
+        low = min(low, axis.unit(axis.values[max(k - 1, 0)]) - at)
+        high = max(high, axis.unit(axis.values[min(k + 1, last)]) - at)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A cubic radial basis function with a linear tail, up to a constant.
+
+    `sum_i w_i |x - x_i|**3 + b x`, where the weights are orthogonal to all linear functions.
+
+    Args:
+        points: (n, d) points x_i as offsets from the best one, in units of `scale`.
+        weights: (n,).
+        slope: (d,).
+        scale: Unit-cube length.
+    """
+
+    points: FloatArray
+    weights: FloatArray
+    slope: FloatArray
+    scale: float
+
+    def minimizer(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Offset (d,) with a low value between two corners (d,): Newton's steps in a box."""
+        low, high = low / self.scale, high / self.scale
+        starts = low + (high - low) * _spread(len(low))
+        x, value = self._best(np.vstack([np.zeros(len(low)), starts]))
+        for _ in range(_STEPS):
+            gradient, hessian = self.derivatives(x)
+            step = _quadratic_minimizer(gradient, hessian, low - x, high - x)
+            following, reached = self._best(x + _PARTS * step)
+            if not reached < value:
+                break
+            x, value = following, reached
+        return np.asarray(x * self.scale)
+
+    def values(self, x: FloatArray) -> FloatArray:
+        """Values (m,) at x, (m, d), up to a constant."""
+        return np.asarray(_cubic(x, self.points) @ self.weights + x @ self.slope)
+
+    def _best(self, x: FloatArray) -> tuple[FloatArray, float]:
+        """The row of x, (m, d), with the lowest value."""
+        found = self.values(x)
+        row = int(np.argmin(found))
+        return x[row], float(found[row])
+
+    def derivatives(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient (d,) and Hessian (d, d) at x, (d,)."""
+        offsets = x - self.points
+        distances = np.sqrt((offsets**2).sum(axis=1))
+        pulls = 3 * self.weights * distances
+        # The cube of a distance has no curvature at its origin.
+        bends = np.divide(
+            3 * self.weights, distances, out=np.zeros_like(distances), where=distances > 0
+        )
+        hessian = (bends[:, None] * offsets).T @ offsets + pulls.sum() * np.eye(len(x))
+        return pulls @ offsets + self.slope, hessian
+
+
+def _model_near(tree: Tree, offsets: FloatArray) -> _Model | None:
+    """The model of the usable points nearest to the origin of the offsets (n, d)."""
+    keys, values = tree.points.keys, tree.points.values
+    # On a grid many points are equally far; rounding errors must not choose among them.
+    squared = (offsets**2).sum(axis=1).astype(np.float32)
+    squared[np.isnan(values)] = math.inf
+    wanted = min(_POINTS * offsets.shape[1] + _MORE_POINTS, np.count_nonzero(squared < math.inf))
+    farthest = np.partition(squared, wanted - 1)[wanted - 1]
+    near = np.flatnonzero(squared <= farthest)
+    # The arrays have no order of their own, but a model must not depend on who read what when.
+    near = near[np.lexsort((keys[near], squared[near]))][:wanted]
+    return _fit(offsets[near], _flattened(values[near]), scale=math.sqrt(float(farthest)))
 
 
 def _flattened(values: FloatArray) -> FloatArray:
@@ -154,14 +208,11 @@ def _flattened(values: FloatArray) -> FloatArray:
     return np.asarray(np.where(scaled > 1, 1 + np.log(np.maximum(scaled, 1)), scaled))
 
 
-Model = Callable[[FloatArray], FloatArray]
-
-
-def _fit(points: FloatArray, values: FloatArray) -> Model | None:
-    """The interpolating function, or None if the points determine none.
-
-    `sum_i w_i |x - x_i|**3 + c_0 + c x`, where the weights are orthogonal to all linear functions.
-    """
+def _fit(points: FloatArray, values: FloatArray, *, scale: float) -> _Model | None:
+    """The interpolating model, or None if the points determine none."""
+    if scale == 0:
+        return None
+    points = points / scale
     n = len(points)
     varying = np.ptp(points, axis=0) > 0
     tail = np.hstack([np.ones((n, 1)), points[:, varying]])
@@ -173,12 +224,9 @@ def _fit(points: FloatArray, values: FloatArray) -> Model | None:
         solution = np.linalg.solve(system, np.concatenate([values, np.zeros(width)]))
     except np.linalg.LinAlgError:
         return None
-    weights, constant, slope = solution[:n], solution[n], solution[n + 1 :]
-
-    def model(x: FloatArray) -> FloatArray:
-        return np.asarray(_cubic(x, points) @ weights + constant + x[:, varying] @ slope)
-
-    return model
+    slope = np.zeros(points.shape[1])
+    slope[varying] = solution[n + 1 :]
+    return _Model(points, solution[:n], slope, scale)
 
 
 def _cubic(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -187,18 +235,31 @@ def _cubic(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(squared * np.sqrt(squared))
 
 
-def _search(model: Model, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Minimizer of a model in a box by steps along the axes that are halved; from the origin."""
-    d = len(low)
-    steps = np.vstack([np.eye(d), -np.eye(d)])
-    x = np.zeros(d)
-    value, step = model(x[None, :])[0], 0.5
-    while step > 0.03:
-        around = np.clip(x + step * steps, low, high)
-        found = model(around)
-        k = int(np.argmin(found))
-        if found[k] < value - 1e-12:
-            x, value = around[k], found[k]
-        else:
-            step /= 2
-    return x
+@functools.cache
+def _spread(d: int) -> FloatArray:
+    """Points (n, d) that fill the unit cube evenly: an additive recurrence [Roberts 2018]."""
+    root = 2.0  # of root**(d + 1) = root + 1
+    for _ in range(64):
+        root = (1 + root) ** (1 / (d + 1))
+    return np.asarray(
+        (0.5 + np.outer(np.arange(1, _STARTS + 1), root ** -np.arange(1.0, d + 1))) % 1
+    )
+
+
+def _quadratic_minimizer(
+    gradient: FloatArray, hessian: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """Step (d,) towards the minimizer of a quadratic in a box, one axis after the other."""
+    step = [0.0] * len(low)
+    g, rows, lows, highs = gradient.tolist(), hessian.tolist(), low.tolist(), high.tolist()
+    for _ in range(_SWEEPS):
+        for j, row in enumerate(rows):
+            curvature = row[j]
+            slope = g[j] + sum(h * p for h, p in zip(row, step, strict=True)) - curvature * step[j]
+            if curvature > 0:
+                step[j] = min(max(-slope / curvature, lows[j]), highs[j])
+            else:  # bent downwards: the end of the axis where the quadratic is lower
+                change = highs[j] - lows[j]
+                rise = change * (slope + curvature * (highs[j] + lows[j]) / 2)
+                step[j] = lows[j] if rise > 0 else highs[j]
+    return np.array(step)

@@ -25,11 +25,9 @@ from typing import Any
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell, children, fits, parent, root
-from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status
+from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status, rank
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
-
-# Centers near the best one are asked for again and again.
-_REMEMBERED = 1000
+from optuna_partition.core.points import Points
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
@@ -77,11 +75,12 @@ class Tree:
         self._waiting: dict[Cell, dict[int, Record]] = {}
         self._guests: dict[tuple[int, bool], Guest] = {}
         self._probes: dict[int, Record] = {}
-        self._best_probes: list[tuple[Rank, int, Guest]] = []
         self._rounds: dict[int, list[int]] = {}
         self._same: dict[Any, Any] = {}
-        self._middles: dict[Cell, tuple[float, ...]] = {}
         self._members: tuple[int, list[Member]] | None = None
+        # Made when a rule asks for it; then these trials are looked at again.
+        self._points: Points | None = None
+        self._moved: set[tuple[int, bool]] = set()
         self._plant()
 
     def _plant(self) -> None:
@@ -107,6 +106,8 @@ class Tree:
             Whether the claim can be part of this tree; a claim of another division or box is left
             out.
         """
+        if self._points is not None:
+            self._moved.add((number, True))
         if number in self._probes or (record is not None and record.claim.probe is not None):
             if record is not None and record.claim.probe is not None:
                 if number in self._held:
@@ -214,6 +215,8 @@ class Tree:
 
     def observe(self, number: int, observation: Observation | None) -> None:
         """Set the point that trial `number` evaluates without a claim; None takes it back."""
+        if self._points is not None:
+            self._moved.add((number, False))
         self._host(number, observation, probe=False)
 
     def _host(self, number: int, observation: Observation | None, *, probe: bool) -> None:
@@ -256,7 +259,6 @@ class Tree:
     def _make_again(self) -> None:
         records = {n: _record_of(held) for n, held in sorted(self._held.items())}
         guests = [guest for _, guest in sorted(self._guests.items())]
-        self._best_probes = []
         self._held, self._waiting, self._rounds, self._members = {}, {}, {}, None
         self._plant()
         for number, record in records.items():
@@ -490,8 +492,6 @@ class Tree:
     def _welcome(self, guest: Guest, place: Node) -> None:
         """Let a guest count in the rank of all cells around it; a probe counts for itself."""
         if guest.probe:
-            if guest.known:
-                heapq.heappush(self._best_probes, (guest.rank, guest.number, guest))
             return
         node: Node | None = place
         rank = guest.rank
@@ -527,32 +527,42 @@ class Tree:
         """Number of trials that the tree knows of, whatever became of them."""
         return len(self._held) + len(self._guests)
 
-    def best_probe(self) -> Guest | None:
-        """The probe with the best value; the earliest on ties."""
-        heap = self._best_probes
-        while heap and self._guests.get((heap[0][1], True)) is not heap[0][2]:
-            heapq.heappop(heap)
-        return heap[0][2] if heap else None
+    @property
+    def points(self) -> Points:
+        """Where all trials lie, also those that run or failed; a trial has one key or two.
 
-    def points_in(self, node: Node) -> list[tuple[tuple[float, ...], Rank]]:
-        """Unit-cube points, (d,) each, and ranks of all that is known inside a node."""
-        found: list[tuple[tuple[float, ...], Rank]] = []
-        stack = [node]
-        while stack:
-            inner = stack.pop()
-            found.extend((guest.point, guest.rank) for guest in inner.guests if guest.known)
-            stack.extend(inner.children)
-            if not inner.children and inner.known:
-                found.append((self._middle(inner.evaluation.cell), inner.evaluation.rank))
-        return found
+        There are values of feasible trials with a finite one. Read it at once: it is kept up to
+        date in place.
+        """
+        if self._points is None:
+            self._points = Points(len(self.box.axes))
+            self._moved = {(number, True) for number in (*self._held, *self._probes)}
+            self._moved |= {(n, False) for n, probe in self._guests if not probe}
+        for number, claimed in self._moved:
+            where = self._where(number, claimed=claimed)
+            key = 2 * number + claimed
+            if where is None:
+                self._points.drop(key)
+            else:
+                self._points.put(key, *where)
+        self._moved.clear()
+        return self._points
 
-    def _middle(self, cell: Cell) -> tuple[float, ...]:
-        point = self._middles.get(cell)
-        if point is None:
-            if len(self._middles) > _REMEMBERED:
-                self._middles.clear()
-            point = self._middles[cell] = self.box.middle(cell.levels, cell.index)
-        return point
+    def _where(self, number: int, *, claimed: bool) -> tuple[tuple[float, ...], float] | None:
+        """Point and value of what a trial claimed, or was observed to evaluate."""
+        guest = self._guests.get((number, claimed))
+        if guest is not None:
+            return guest.point, _usable(guest.observation.status, guest.rank)
+        held = self._held.get(number) if claimed else None
+        if held is None:
+            return None
+        if isinstance(held, Sample):
+            cell, found = held.evaluation.cell, held.rank
+        else:
+            cell, found = held.claim.cell, rank(held)
+            if not fits(self.box, cell):
+                return None
+        return self.box.middle(cell.levels, cell.index), _usable(held.status, found)
 
     def place_of(self, values: Sequence[Any]) -> Node:
         """The leaf, or the node with an open division, that holds a point of the box."""
@@ -794,6 +804,13 @@ def _member(number: int, held: Sample | Record) -> Member:
     assert held.claim.round is not None
     claim = held.claim
     return Member(number, held.claim.round, claim.cell.depth - 1, None, claim.repeat > 0)
+
+
+def _usable(status: Status, found: Rank) -> float:
+    """The value that a model may use; NaN if there is none."""
+    violation, value = found[0], found[-1]
+    usable = status is Status.KNOWN and violation == 0 and math.isfinite(value)
+    return value if usable else math.nan
 
 
 def _equal(values: tuple[Any, ...], center: tuple[Any, ...]) -> bool:

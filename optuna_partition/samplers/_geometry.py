@@ -200,8 +200,10 @@ def _round(found: Mapping[str, Any]) -> Round:
 
 
 def _probe(found: Any) -> Probe:
-    point, best, misses, count = found
-    return Probe(tuple(float(u) for u in point), float(best), _count(misses), _count(count))
+    point, best, width, count = found
+    if not 0 < float(width) <= 1:
+        raise ValueError(f"{width!r} is no half-width in (0, 1]")
+    return Probe(tuple(float(u) for u in point), float(best), float(width), _count(count))
 
 
 def _cell(found: Any) -> Cell:

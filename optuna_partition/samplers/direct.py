@@ -48,7 +48,7 @@ class DIRECTSampler(PartitionSampler):
             cell of each size. With the last two the shape of a cell is open until 2 values a side
             are in; workers that find all cells in that state sample uniformly.
         refine: Whether to probe between the divisions: the minimizer of a model of the nearest
-            values, within the leaf around the best point, off the centers. None: with "one_side",
+            values, in a trust region around the best point, off the centers. None: with "one_side",
             and not with the two published variants.
         epsilon: Relative improvement over the best value that a cell must promise (dimensionless).
         search_space: Parameters to search, most important first. None infers them from completed

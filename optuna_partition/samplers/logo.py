@@ -27,7 +27,7 @@ class LOGOSampler(PartitionSampler):
             good choice. "adaptive" walks through 3, 4, 5, 6, 8 and 30, up after a sweep that
             improved the best value and down after one that did not.
         refine: Whether to probe between the divisions: the minimizer of a model of the nearest
-            values, within the leaf around the best point, off the centers.
+            values, in a trust region around the best point, off the centers.
         search_space: Parameters to search, most important first. None infers them from completed
             trials.
         max_retries: How often the cell of a failed trial is handed out again before it counts as

@@ -34,7 +34,7 @@ class SOOSampler(PartitionSampler):
             best below 200 trials), "sqrt" for the square root of the number of divided cells as in
             the paper, a number, or a function of the number of divided cells.
         refine: Whether to probe between the divisions: the minimizer of a model of the nearest
-            values, within the leaf around the best point, off the centers.
+            values, in a trust region around the best point, off the centers.
         max_retries: How often the cell of a failed trial is handed out again before it counts as
             the worst.
         claim_timeout: Seconds after which a running trial is taken for dead and its cell is free

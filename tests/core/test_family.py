@@ -1,9 +1,8 @@
-"""SequOOL, LOGO, MO-SOO and the refinement: their rules, and the scores that they reach."""
+"""SequOOL, LOGO and MO-SOO: their rules, and the scores that they reach."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -128,7 +127,7 @@ def test_nondominated_is_its_definition(ranks: list[tuple[float, int, int]]) -> 
 @pytest.mark.parametrize(
     ("name", "problem", "evaluations", "regret"),
     [
-        ("refined", "branin", 40, 1e-2),
+        ("refined", "branin", 60, 5e-3),
         ("refined", "hartmann3", 60, 1e-2),
         ("refined", "hartmann6", 150, 0.2),
         ("mosoo", "branin", 80, 5e-2),
@@ -146,36 +145,3 @@ def test_regret(
     tree: Tree = methods[name].tree(make_float_box(function.low, function.high))
     found = run(tree, methods[name].rule, function, evaluations)
     assert min(value for _, value in found) - function.minimum < regret
-
-
-def test_probes_wait_longer_the_more_of_them_miss(methods: Any, make_float_box: Any) -> None:
-    function = synthetic.by_name("shekel10")
-    tree: Tree = methods["refined"].tree(make_float_box(function.low, function.high))
-    found = run(tree, methods["refined"].rule, function, 150)
-    probes = [(n, c.probe, value) for n, (c, value) in enumerate(found) if c.probe is not None]
-    assert len(probes) > 5
-    for (n, probe, value), (later, following, _) in itertools.pairwise(probes):
-        misses = 0 if value < probe.best else probe.misses + 1
-        assert following.misses == misses
-        assert later - n > min(1.5**misses, 63)
-
-
-def test_a_probe_stays_in_the_leaf_of_the_best_point(methods: Any, make_float_box: Any) -> None:
-    function = synthetic.by_name("hartmann3")
-    box = make_float_box(function.low, function.high)
-    tree: Tree = methods["refined"].tree(box)
-    for number in range(120):
-        claim = methods["refined"].rule(tree)
-        assert claim is not None
-        if claim.probe is not None:
-            sides = [3.0**-level for level in claim.cell.levels]
-            values = [value for _, value in tree.points_in(tree._root)]
-            center = min(tree.points_in(tree._root), key=lambda item: (item[1], item[0]))[0]
-            assert claim.probe.best == min(values)[1]
-            for x, c, side in zip(claim.probe.point, center, sides, strict=True):
-                assert abs(x - c) <= side / 2 + 1e-12
-            parameters = box.at(claim.probe.point)
-        else:
-            parameters = cells.decode(box, claim.cell)
-        value = float(function(np.array(list(parameters.values()))))
-        tree.record(number, Record(claim, Status.KNOWN, value))

@@ -279,7 +279,7 @@ def test_a_probe_and_a_cell_with_one_point_see_each_other(methods: dict[str, Any
     tree.record(0, Record(Claim(tree.root), Status.KNOWN, 1.0))
     left = claim_of(tree, 0, 0)
     point = (box.axes[0].unit(cells.decode(box, left.cell)["n"]),)
-    probe = Claim(tree.root, probe=Probe(point, 1.0, 0, 1))
+    probe = Claim(tree.root, probe=Probe(point, 1.0, 0.5, 1))
     tree.record(1, Record(left, Status.PENDING))
     tree.record(2, Record(probe, Status.PENDING))
     assert tree.holders(left) == tree.holders(probe) == (1, 2)
@@ -298,7 +298,7 @@ def test_a_probe_sees_a_claim_whose_cell_was_given_up(methods: dict[str, Any]) -
     tree.record(1, Record(left, Status.PENDING))
     tree.record(3, Record(below, Status.PENDING))
     values = tuple(cells.decode(box, below.cell).values())
-    probe = Claim(tree.root, probe=Probe((box.axes[0].unit(values[0]),), 1.0, 0, 1))
+    probe = Claim(tree.root, probe=Probe((box.axes[0].unit(values[0]),), 1.0, 0.5, 1))
     tree.record(1, None)  # its worker took another cell
     tree.record(2, Record(probe, Status.PENDING))
     assert tree.is_tried(values)
