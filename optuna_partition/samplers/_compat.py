@@ -28,6 +28,15 @@ def read_trials(study: Study) -> list[FrozenTrial]:
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
+def read_trial(study: Study, trial: FrozenTrial) -> FrozenTrial:
+    """The trial as the storage has it now; not to be modified.
+
+    Storages on a database keep the finished trials that they have read, so that this costs nothing
+    for a trial that had finished when the next one was asked for.
+    """
+    return study._storage.get_trial(trial._trial_id)
+
+
 def write_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
     """Write a system attribute of a running trial."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)

@@ -7,7 +7,6 @@ with a better right (`Journal.claim`).
 
 from __future__ import annotations
 
-import datetime
 import functools
 import json
 import time
@@ -20,9 +19,16 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition.core.claim import Observation, Status
-from optuna_partition.samplers._compat import read_trials, write_attribute
+from optuna_partition.samplers._compat import write_attribute
 from optuna_partition.samplers._geometry import Geometry, Outcome
 from optuna_partition.samplers._space import Space, same_parameters
+from optuna_partition.samplers._trials import (
+    Follower,
+    Reader,
+    age,
+    fixed_parameters,
+    is_stale,
+)
 
 Rule = Callable[[Any], Any]
 """Chooses the next claim of a tree, or of another fold over claims; None if it has none."""
@@ -108,40 +114,6 @@ def _from_json(found: dict[str, Any]) -> Entry:
     if not found or not isinstance(division, str) or not isinstance(box, str | None):
         raise ValueError("a claim has a cell, a division and a box")
     return Entry(found, box, division, tuple(names))
-
-
-class Follower:
-    """Walks a growing list of trials: each one until it has finished, and never again."""
-
-    def __init__(self) -> None:
-        self._open: set[int] = set()
-        self._seen = 0
-
-    @property
-    def unfinished(self) -> tuple[int, ...]:
-        """Trials that had not finished when they were last looked at, ascending."""
-        return tuple(sorted(self._open))
-
-    def news(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """Trials that can have changed since the last call, by number."""
-        numbers = sorted(self._open.union(range(self._seen, len(trials))))
-        # A list read before the last one is shorter; what it lacks stays open.
-        found = [trials[number] for number in numbers if number < len(trials)]
-        self._open = {n for n in numbers if n >= len(trials) or not trials[n].state.is_finished()}
-        self._seen = max(self._seen, len(trials))
-        return found
-
-
-def is_stale(trial: FrozenTrial, claim_timeout: float | None) -> bool:
-    """Whether a running trial is so old, in seconds, that its worker is taken for dead."""
-    if claim_timeout is None or trial.datetime_start is None or trial.state.is_finished():
-        return False
-    return _age(trial) > claim_timeout
-
-
-def _age(trial: FrozenTrial) -> float:
-    start = trial.datetime_start or datetime.datetime.now()
-    return (datetime.datetime.now() - start).total_seconds()
 
 
 class Journal:
@@ -281,7 +253,7 @@ class Journal:
             self._warned.add(kind)
             warnings.warn(f"{what}. Others like it are not reported.", stacklevel=2)
 
-    def claim(self, study: Study, trial: FrozenTrial, rule: Rule, trials: list[FrozenTrial]) -> Any:
+    def claim(self, study: Study, trial: FrozenTrial, rule: Rule, reader: Reader) -> Any:
         """Agree with all other workers on a cell for this trial.
 
         Of two workers that claim the same cell at least one sees the other when it reads again. It
@@ -292,24 +264,23 @@ class Journal:
             study: The study.
             trial: A running trial without a claim.
             rule: Chooses the next cell.
-            trials: All trials as just read.
+            reader: Reads the study's trials.
 
         Returns:
             The claim, or None if the rule has nothing to hand out.
         """
+        trials = reader.before(study, trial)
         self.sync(trials)
         while True:
             claim = self.preview(rule, skip=self._number_choosing(trials, trial))
             if claim is None:
                 return None
             write_entry(study, trial, self._entry(claim))
-            trials = read_trials(study)
-            self.sync(trials)
             rivals_in = functools.partial(self._rivals, trial=trial, claim=claim)
-            if resolve(study, trial, trials, rivals_in):
+            if resolve(study, trial, reader, rivals_in):
                 return claim
             write_entry(study, trial, None)
-            trials = read_trials(study)
+            trials = reader.fresh(study)
             self.sync(trials)
 
     def preview(self, rule: Rule, *, skip: int = 0) -> Any:
@@ -361,7 +332,7 @@ class Journal:
             and other.system_attrs.get(KEY) is None
             and not other.params
             and not fixed_parameters(other)
-            and _age(other) < _CHOOSING_SECONDS
+            and age(other) < _CHOOSING_SECONDS
             for other in earlier
         )
 
@@ -369,20 +340,20 @@ class Journal:
 def resolve(
     study: Study,
     trial: FrozenTrial,
-    trials: list[FrozenTrial],
+    reader: Reader,
     rivals_in: Callable[[list[FrozenTrial]], list[FrozenTrial]],
 ) -> bool:
     """Whether the cell that the trial has just claimed is its own, or it has to withdraw.
 
     Args:
         study: The study.
-        trial: The claiming trial.
-        trials: All trials, read after the claim was written.
+        trial: The trial, its claim written.
+        reader: Reads the study's trials.
         rivals_in: The other holders of the same cell among all trials.
     """
     deadline = time.monotonic() + _RESOLVE_SECONDS
     pause = _FIRST_PAUSE
-    while rivals := rivals_in(trials):
+    while rivals := rivals_in(reader.fresh(study)):
         if time.monotonic() > deadline or any(
             rival.state.is_finished() or rival.params or rival.number < trial.number
             for rival in rivals
@@ -390,11 +361,4 @@ def resolve(
             return False
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-        trials = read_trials(study)
     return True
-
-
-def fixed_parameters(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Parameters that `study.enqueue_trial` set."""
-    found: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return found

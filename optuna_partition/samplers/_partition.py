@@ -18,18 +18,14 @@ from optuna_partition.samplers._compat import (
     fixed_by_sampler,
     independent_sampling_warning,
     is_multi_objective,
-    read_trials,
     storage_of,
 )
 from optuna_partition.samplers._geometry import Geometry, Search
 from optuna_partition.samplers._journal import (
     ClaimFormatError,
     Entry,
-    Follower,
     Journal,
     Rule,
-    fixed_parameters,
-    is_stale,
     read_entry,
     resolve,
     write_entry,
@@ -42,6 +38,7 @@ from optuna_partition.samplers._space import (
     space_of,
     without_single_values,
 )
+from optuna_partition.samplers._trials import Follower, Reader, fixed_parameters, is_stale
 
 _logger = logging.getLogger(__name__)
 
@@ -112,13 +109,12 @@ class PartitionSampler(BaseSampler):
         """Start without a cache, which changes nothing but the time that the next ask takes."""
         self._cache: _StudyCache | None = None
         self._local = threading.local()
-        self._turn = 0
         self._finite: bool | None = None
         self._warned_exhausted = False
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the cache."""
-        dropped = ("_cache", "_local", "_turn", "_finite", "_warned_exhausted")
+        dropped = ("_cache", "_local", "_finite", "_warned_exhausted")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -141,13 +137,9 @@ class PartitionSampler(BaseSampler):
             self._local.space_known = True
             return without_single_values(self._search_space)
         with _LOCK:
-            trials = read_trials(study)
-            shared = self._cache_of(study).shared_space(trials)
+            cache = self._cache_of(study)
+            shared = cache.shared_space(cache.reader.before(study, trial))
             self._local.space_known = shared.known
-            # The claim that follows needs the same list, unless another thread comes in between: a
-            # read from a database costs several milliseconds.
-            self._turn += 1
-            self._local.snapshot = (trial.number, self._turn, trials)
             return without_single_values(dict(shared))
 
     def sample_relative(
@@ -161,17 +153,17 @@ class PartitionSampler(BaseSampler):
         """
         self._check_objectives(study)
         with _LOCK:
-            trials = self._snapshot(study, trial)
+            cache = self._cache_of(study)
             if not search_space:
                 if not getattr(self._local, "space_known", False):
-                    self._claim_unknown_root(study, trial, trials)
+                    self._claim_unknown_root(study, trial, cache.reader)
                 return {}
-            journal = self._cache_of(study).journal(self, study, search_space)
+            journal = cache.journal(self, study, search_space)
             if fixed_parameters(trial).keys() & search_space.keys():
-                journal.sync(trials)
+                journal.sync(cache.reader.before(study, trial))
                 claim = journal.preview(self._rule)
             else:
-                claim = journal.claim(study, trial, self._rule, trials)
+                claim = journal.claim(study, trial, self._rule, cache.reader)
             if claim is None:
                 return self._without_claim(study, trial, search_space, journal.search)
             return journal.decode(claim)
@@ -211,15 +203,18 @@ class PartitionSampler(BaseSampler):
         """Stop the study when this was the last point of a finite `search_space=`."""
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
+        with _LOCK:
+            if self._cache is not None and self._cache.belongs_to(study):
+                self._cache.reader.told(trial)
         if self._search_space is None or (is_multi_objective(study) and not self._multi_objective):
             return
         space = without_single_values(self._search_space)
         if not space or not self._is_finite(space):
             return
         with _LOCK:
-            self._turn += 1
-            journal = self._cache_of(study).journal(self, study, space)
-            journal.sync(read_trials(study))
+            cache = self._cache_of(study)
+            journal = cache.journal(self, study, space)
+            journal.sync(cache.reader.fresh(study))
             if journal.is_last(trial, failed=state is TrialState.FAIL):
                 _stop(study)
 
@@ -229,9 +224,8 @@ class PartitionSampler(BaseSampler):
         None while no search space is known.
         """
         with _LOCK:
-            self._turn += 1
-            trials = read_trials(study)
             cache = self._cache_of(study)
+            trials = cache.reader.fresh(study)
             shared = cache.shared_space(trials)
             space = without_single_values(
                 dict(shared) if self._search_space is None else self._search_space
@@ -251,12 +245,6 @@ class PartitionSampler(BaseSampler):
                 f"{type(self).__name__}; take MOSOOSampler."
             )
 
-    def _snapshot(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        number, turn, trials = self._local.__dict__.pop("snapshot", (None, None, []))
-        fresh = number == trial.number and turn == self._turn
-        self._turn += 1
-        return trials if fresh else read_trials(study)
-
     def _cache_of(self, study: Study) -> _StudyCache:
         if self._cache is None or not self._cache.belongs_to(study):
             self._cache = _StudyCache(study)
@@ -267,15 +255,14 @@ class PartitionSampler(BaseSampler):
             self._finite = box_of(space).finite
         return self._finite
 
-    def _claim_unknown_root(
-        self, study: Study, trial: FrozenTrial, trials: list[FrozenTrial]
-    ) -> None:
+    def _claim_unknown_root(self, study: Study, trial: FrozenTrial, reader: Reader) -> None:
         """Claim the center of a space that no trial has shown yet, unless it is taken."""
 
         def rivals(fresh: list[FrozenTrial]) -> list[FrozenTrial]:
             holders = [t for t in fresh if t.number != trial.number and _holds_unknown_root(t)]
             return [t for t in holders if not self._has_failed(t)]
 
+        trials = reader.before(study, trial)
         failed = sum(_holds_unknown_root(t) and self._has_failed(t) for t in trials)
         if fixed_parameters(trial) or failed > self._max_retries or rivals(trials):
             return
@@ -284,7 +271,7 @@ class PartitionSampler(BaseSampler):
             trial,
             Entry(self._geometry.to_json(self._geometry.root(None)), None, self._geometry.name),
         )
-        if not resolve(study, trial, read_trials(study), rivals):
+        if not resolve(study, trial, reader, rivals):
             write_entry(study, trial, None)
 
     def _has_failed(self, trial: FrozenTrial) -> bool:
@@ -327,6 +314,7 @@ class _StudyCache:
 
     def __init__(self, study: Study) -> None:
         self._storage, self._study_id = storage_of(study)
+        self.reader = Reader()
         self._follower = Follower()
         self._shared = SharedSpace()
         self._journal: Journal | None = None

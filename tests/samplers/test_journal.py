@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import datetime
 import functools
 import json
 import math
@@ -25,12 +24,11 @@ from optuna_partition.samplers._journal import (
     KEY,
     ClaimFormatError,
     Entry,
-    Follower,
-    is_stale,
     read_entry,
     resolve,
     write_entry,
 )
+from optuna_partition.samplers._trials import Reader
 
 Space = dict[str, BaseDistribution]
 GEOMETRY = TreeGeometry(one_longest_side, depth)
@@ -163,29 +161,6 @@ def test_a_cell_that_the_box_does_not_have_is_ignored(
         study.optimize(objective, n_trials=3)
 
 
-def test_a_follower_looks_at_each_finished_trial_once() -> None:
-    study = optuna.create_study()
-    follower = Follower()
-    trials = [study.ask() for _ in range(3)]
-    assert [t.number for t in follower.news(read_trials(study))] == [0, 1, 2]
-    study.tell(trials[1], 1.0)
-    assert [t.number for t in follower.news(read_trials(study))] == [0, 1, 2]
-    study.ask()
-    assert [t.number for t in follower.news(read_trials(study))] == [0, 2, 3]
-
-
-def test_a_claim_grows_stale_only_while_its_trial_runs() -> None:
-    start = datetime.datetime.now() - datetime.timedelta(seconds=100)
-    running = optuna.create_study().ask()
-    trial = read_trials(running.study)[0]
-    trial.datetime_start = start
-    assert is_stale(trial, 99.0)
-    assert not is_stale(trial, 1000.0)
-    assert not is_stale(trial, None)
-    trial.state = TrialState.COMPLETE
-    assert not is_stale(trial, 99.0)
-
-
 class TestResolve:
     """Who keeps a cell that two trials claim; one list of rivals for each read."""
 
@@ -203,13 +178,12 @@ class TestResolve:
         for _ in range(4):
             study.ask()
         change(study)
-        trials = read_trials(study)
         looks = iter(rivals)
 
         def rivals_in(fresh: list[FrozenTrial]) -> list[FrozenTrial]:
             return [fresh[number] for number in next(looks, rivals[-1])]
 
-        return resolve(study, trials[mine], trials, rivals_in)
+        return resolve(study, read_trials(study)[mine], Reader(), rivals_in)
 
     def test_alone(self) -> None:
         assert self.settle(2, [[]])
