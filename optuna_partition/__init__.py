@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optuna_partition.samplers import (
+    BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
     LOGOSampler,
@@ -16,6 +17,7 @@ from optuna_partition.samplers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BaMSOOSampler",
     "DIRECTSampler",
     "FDASampler",
     "LOGOSampler",

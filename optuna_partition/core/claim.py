@@ -58,6 +58,25 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """An evaluation that no trial is spent on: the bound of a model stands for its value.
+
+    Args:
+        cell: The cell that would be evaluated.
+        axis: Axis along which its parent is split.
+        round: The round in which the parent was chosen.
+        value: Minimized value that the cell counts as.
+        violation: Violation of the constraints that it counts as.
+    """
+
+    cell: Cell
+    axis: int
+    round: Round | None
+    value: float
+    violation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One trial's evaluation.
 
@@ -69,6 +88,7 @@ class Claim:
         repeat: How many trials have evaluated the point before, for rules that average noise.
         probe: The point to evaluate instead of the center; the cell then holds it, and nothing is
             divided.
+        skips: Evaluations that the rule passed over on its way to this one.
     """
 
     cell: Cell
@@ -76,6 +96,7 @@ class Claim:
     round: Round | None = None
     repeat: int = 0
     probe: Probe | None = None
+    skips: tuple[Skip, ...] = ()
 
 
 class Status(enum.Enum):
@@ -84,6 +105,7 @@ class Status(enum.Enum):
     PENDING = "pending"
     KNOWN = "known"
     FAILED = "failed"
+    SUBSTITUTED = "substituted"
 
 
 @dataclass(frozen=True, slots=True)

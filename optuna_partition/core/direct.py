@@ -41,6 +41,7 @@ def direct(
         or _continue_iteration(tree)
         or _open_iteration(tree, size, epsilon, one_per_size)
         or tree.speculative()
+        or tree.unevaluated()
     )
 
 

@@ -29,7 +29,13 @@ def logo(tree: Tree, *, widths: Sequence[int]) -> Claim | None:
     Returns:
         A claim, or None if no evaluation is left to hand out.
     """
-    return tree.owed() or _continue_sweep(tree) or _open_sweep(tree, widths) or tree.speculative()
+    return (
+        tree.owed()
+        or _continue_sweep(tree)
+        or _open_sweep(tree, widths)
+        or tree.speculative()
+        or tree.unevaluated()
+    )
 
 
 def _continue_sweep(tree: Tree) -> Claim | None:

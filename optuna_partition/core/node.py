@@ -99,8 +99,8 @@ class Evaluation:
 
     @property
     def known(self) -> bool:
-        """Whether there is a value; +inf counts."""
-        return self.status is Status.KNOWN
+        """Whether there is a value; +inf counts, and so does one that stands for an evaluation."""
+        return self.status in (Status.KNOWN, Status.SUBSTITUTED)
 
     @property
     def count(self) -> int:
@@ -110,7 +110,8 @@ class Evaluation:
     @property
     def attempts(self) -> int:
         """Number of trials that were spent on it, whatever became of them."""
-        return len(self.samples) + len(self.adopted)
+        skipped = sum(sample.status is Status.SUBSTITUTED for sample in self.samples)
+        return len(self.samples) - skipped + len(self.adopted)
 
     @property
     def running(self) -> int:
@@ -131,7 +132,8 @@ class Evaluation:
     def holders(self, repeat: int | None = None) -> Iterator[int]:
         """Trials that hold a repeat of the evaluation, or any, and have not failed."""
         for sample in self.samples:
-            if repeat in (None, sample.repeat) and sample.status is not Status.FAILED:
+            idle = sample.status in (Status.FAILED, Status.SUBSTITUTED)
+            if repeat in (None, sample.repeat) and not idle:
                 yield sample.number
         for guest in self.adopted:
             if not guest.failed:
@@ -144,9 +146,12 @@ class Evaluation:
             self.status, self.rank = Status.KNOWN, _mean(values)
         elif self.running or any(g.observation.status is Status.PENDING for g in self.adopted):
             self.status, self.rank = Status.PENDING, WORST
+        elif self.attempts > max_retries:
+            self.status, self.rank = Status.KNOWN, WORST
         else:
-            retried = self.attempts > max_retries
-            self.status, self.rank = Status.KNOWN if retried else Status.FAILED, WORST
+            skips = [(s.number, s.rank) for s in self.samples if s.status is Status.SUBSTITUTED]
+            self.status = Status.SUBSTITUTED if skips else Status.FAILED
+            self.rank = min(skips)[1] if skips else WORST
 
     def _values(self) -> list[Rank]:
         """One rank a repeat: twice only after a worker was taken for dead; the earlier counts."""
@@ -201,8 +206,8 @@ class Node:
 
     @property
     def known(self) -> bool:
-        """Whether its center has a value."""
-        return self.evaluation.status is Status.KNOWN
+        """Whether its center has a value, or one that stands for it."""
+        return self.evaluation.known
 
     @property
     def rank(self) -> Rank:
@@ -213,7 +218,7 @@ class Node:
     @property
     def value(self) -> float | None:
         """Value at the center; None while unknown, +inf if it counts as the worst."""
-        return self.evaluation.rank[-1] if self.known else None
+        return self.evaluation.rank[-1] if self.evaluation.status is Status.KNOWN else None
 
     def __lt__(self, other: Node) -> bool:
         """By cell: how ties between equal ranks are broken."""
@@ -222,7 +227,7 @@ class Node:
 
 def sample_of(number: int, record: Record, evaluation: Evaluation) -> Sample:
     """The part of a record that an evaluation keeps."""
-    known = record.status is Status.KNOWN
+    known = record.status in (Status.KNOWN, Status.SUBSTITUTED)
     value = rank(record) if known else WORST
     claim = record.claim
     return Sample(number, claim.repeat, claim.round, record.status, value, evaluation)

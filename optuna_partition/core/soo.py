@@ -28,7 +28,13 @@ def soo(tree: Tree, *, h_max: DepthLimit | None = None) -> Claim | None:
     Returns:
         A claim, or None if no evaluation is left to hand out.
     """
-    return tree.owed() or _continue_sweep(tree) or _open_sweep(tree, h_max) or tree.speculative()
+    return (
+        tree.owed()
+        or _continue_sweep(tree)
+        or _open_sweep(tree, h_max)
+        or tree.speculative()
+        or tree.unevaluated()
+    )
 
 
 def _continue_sweep(tree: Tree) -> Claim | None:

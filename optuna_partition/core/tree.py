@@ -17,6 +17,7 @@ evaluation. A *probe* is a claim on a point off the centers: a guest that ranks 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -25,9 +26,26 @@ from typing import Any
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell, children, fits, parent, root
-from optuna_partition.core.claim import WORST, Claim, Observation, Rank, Record, Round, Status, rank
+from optuna_partition.core.claim import (
+    WORST,
+    Claim,
+    Observation,
+    Rank,
+    Record,
+    Round,
+    Skip,
+    Status,
+    rank,
+)
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
 from optuna_partition.core.points import Points
+
+MAX_SKIPS = 64
+"""How many evaluations one claim can pass over."""
+# The skips of trial n have numbers of their own, far below those of trials: 64 n + k - 2**62.
+_FIRST_SKIP = -(2**62)
+# Who passes over evaluations before the claim is made.
+_NOBODY = -(2**40)
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
@@ -75,6 +93,8 @@ class Tree:
         self._waiting: dict[Cell, dict[int, Record]] = {}
         self._guests: dict[tuple[int, bool], Guest] = {}
         self._probes: dict[int, Record] = {}
+        self._skips: dict[int, tuple[Skip, ...]] = {}
+        self._skipped = 0
         self._rounds: dict[int, list[int]] = {}
         self._same: dict[Any, Any] = {}
         self._members: tuple[int, list[Member]] | None = None
@@ -106,6 +126,7 @@ class Tree:
             Whether the claim can be part of this tree; a claim of another division or box is left
             out.
         """
+        self._pass_over(number, () if record is None else record.claim.skips)
         if self._points is not None:
             self._moved.add((number, True))
         if number in self._probes or (record is not None and record.claim.probe is not None):
@@ -126,6 +147,28 @@ class Tree:
                 return True
             self._release(number, held)
         return record is None or self._hold(number, record)
+
+    def assume(self, skips: tuple[Skip, ...]) -> None:
+        """Pass over evaluations that no claim passes over yet; empty: no longer."""
+        self._pass_over(_NOBODY, skips)
+
+    def _pass_over(self, number: int, skips: tuple[Skip, ...]) -> None:
+        before = self._skips.pop(number, ())
+        if not before and not skips:
+            return
+        first = _FIRST_SKIP + MAX_SKIPS * number
+        pairs = zip(before, skips, strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        for k in reversed(range(same, len(before))):
+            if first + k in self._held:
+                self._release(first + k, self._held[first + k])
+                self._skipped -= 1
+        if skips:
+            self._skips[number] = skips
+        for k, skip in enumerate(skips[same:], start=same):
+            claim = Claim(skip.cell, skip.axis, skip.round)
+            record = Record(claim, Status.SUBSTITUTED, skip.value, skip.violation)
+            self._skipped += self._hold(first + k, record)
 
     def _hold(self, number: int, record: Record) -> bool:
         claim = record.claim
@@ -525,7 +568,32 @@ class Tree:
     @property
     def count(self) -> int:
         """Number of trials that the tree knows of, whatever became of them."""
-        return len(self._held) + len(self._guests)
+        return len(self._held) + len(self._guests) - self.skipped
+
+    @property
+    def skipped(self) -> int:
+        """Number of evaluations that were passed over, as often as they were."""
+        return self._skipped
+
+    def trials(self) -> list[tuple[tuple[float, ...], Status, Rank]]:
+        """Unit-cube point, (d,), status and rank of all trials, by number.
+
+        A failed one is left out, unless its point was concluded to be of the worst rank.
+        """
+        rows = zip(self.points.keys.tolist(), self.points.points.tolist(), strict=True)
+        found = [(tuple(point), *self._outcome(*divmod(key, 2))) for key, point in sorted(rows)]
+        return [trial for trial in found if trial[1] is not Status.FAILED]
+
+    def _outcome(self, number: int, claimed: int) -> tuple[Status, Rank]:
+        """What is known of a trial that has a point."""
+        guest = self._guests.get((number, bool(claimed)))
+        if guest is not None:
+            return guest.observation.status, guest.rank
+        held = self._held[number]
+        if isinstance(held, Record):
+            return held.status, rank(held)
+        concluded = held.status is Status.FAILED and held.evaluation.status is Status.KNOWN
+        return Status.KNOWN if concluded else held.status, held.rank
 
     @property
     def points(self) -> Points:
@@ -554,7 +622,7 @@ class Tree:
         if guest is not None:
             return guest.point, _usable(guest.observation.status, guest.rank)
         held = self._held.get(number) if claimed else None
-        if held is None:
+        if held is None or number < _NOBODY:
             return None
         if isinstance(held, Sample):
             cell, found = held.evaluation.cell, held.rank
@@ -596,6 +664,7 @@ class Tree:
             or self._unknown
             or self._open
             or any(self.best_leaf(key) for key in list(self._heaps))
+            or self._passed_over()
         )
 
     @property
@@ -628,6 +697,12 @@ class Tree:
                 return None
         return node if node.cell == cell else None
 
+    def divided_by(self, claim: Claim) -> Node | None:
+        """The node that a claim divides; None if the tree has none."""
+        if claim.axis is None:
+            return None
+        return self._find(parent(self.box, claim.cell, claim.axis)[0])
+
     def _find(self, cell: Cell) -> Node | None:
         """The node that a claim divides; a stage of a division along several sides is none."""
         if not len(cell.levels) == len(cell.index) == len(self.box.axes):
@@ -657,7 +732,8 @@ class Tree:
         for evaluation in self._evaluations_with(values):
             found.update(evaluation.holders(repeat))
         for number, record in self._waiting_with(values):
-            if record.status is not Status.FAILED and repeat in (None, record.claim.repeat):
+            idle = record.status in (Status.FAILED, Status.SUBSTITUTED)
+            if not idle and repeat in (None, record.claim.repeat):
                 found.add(number)
         return tuple(sorted(found))
 
@@ -756,6 +832,20 @@ class Tree:
             return None
         leaf = min(self._unknown, key=lambda n: (n.depth, _ancestor_rank(n), n.cell))
         return self.divide(leaf, None)
+
+    def unevaluated(self) -> Claim | None:
+        """The claim on the best evaluation that was passed over: when nothing else is left."""
+        nodes = self._passed_over()
+        if not nodes:
+            return None
+        evaluation = min(nodes, key=lambda node: (node.rank, node)).evaluation
+        return Claim(evaluation.cell, evaluation.axis)
+
+    def _passed_over(self) -> list[Node]:
+        """Leaves for whose value another one stands."""
+        if not self._skips:
+            return []
+        return [n for n in self._nodes() if n.is_leaf and n.evaluation.status is Status.SUBSTITUTED]
 
 
 def _names_a_child(box: Box, claim: Claim) -> bool:

@@ -1,6 +1,7 @@
 """Samplers that partition the search space."""
 
 from optuna_partition.samplers._partition import PartitionSampler, SpaceExhaustedError
+from optuna_partition.samplers.bamsoo import BaMSOOSampler
 from optuna_partition.samplers.direct import DIRECTSampler
 from optuna_partition.samplers.fda import FDASampler
 from optuna_partition.samplers.logo import LOGOSampler
@@ -10,6 +11,7 @@ from optuna_partition.samplers.soo import SOOSampler
 from optuna_partition.samplers.stosoo import StoSOOSampler
 
 __all__ = [
+    "BaMSOOSampler",
     "DIRECTSampler",
     "FDASampler",
     "LOGOSampler",

@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Observation, Probe, Record, Round, Status
+from optuna_partition.core.claim import Claim, Observation, Probe, Record, Round, Skip, Status
 from optuna_partition.core.fractal import (
     ROOT,
     Fractal,
@@ -24,7 +24,7 @@ from optuna_partition.core.fractal import (
     claim_from_json,
     claim_to_json,
 )
-from optuna_partition.core.tree import Division, Group, Tree
+from optuna_partition.core.tree import MAX_SKIPS, Division, Group, Tree
 
 # Deeper levels, and wider groups of them, than any box has: a damaged claim must not make a rule
 # walk through billions.
@@ -132,10 +132,12 @@ class TreeGeometry:
         return Record(claim, outcome.status, outcome.value, outcome.violation, outcome.objectives)
 
     def fits(self, search: Tree, claim: Claim) -> bool:
-        """Whether the cell, and the probe, are of the box."""
+        """Whether the cells, and the probe, are of the box."""
         box, probe = search.box, claim.probe
-        selected = () if claim.round is None else claim.round.selected
-        if not all(cells.fits(box, cell) for cell in (claim.cell, *selected)):
+        rounds = (claim.round, *(skip.round for skip in claim.skips))
+        named = [claim.cell, *(skip.cell for skip in claim.skips)]
+        named += [cell for round_ in rounds if round_ is not None for cell in round_.selected]
+        if not all(cells.fits(box, cell) for cell in named):
             return False
         return probe is None or (
             len(probe.point) == len(box.axes) and all(0 <= unit <= 1 for unit in probe.point)
@@ -160,6 +162,8 @@ class TreeGeometry:
             found["probe"] = [*dataclasses.astuple(claim.probe)]
         if claim.round is not None:
             found |= _round_to_json(claim.round)
+        if claim.skips:
+            found["skips"] = [_skip_to_json(skip) for skip in claim.skips]
         return found
 
     def from_json(self, found: Mapping[str, Any]) -> Claim:
@@ -170,6 +174,7 @@ class TreeGeometry:
             _round(found) if "round" in found else None,
             _count(found.get("repeat", 0)),
             _probe(found["probe"]) if "probe" in found else None,
+            _skips(found.get("skips", [])),
         )
 
 
@@ -204,6 +209,24 @@ def _probe(found: Any) -> Probe:
     if not 0 < float(width) <= 1:
         raise ValueError(f"{width!r} is no half-width in (0, 1]")
     return Probe(tuple(float(u) for u in point), float(best), float(width), _count(count))
+
+
+def _skip_to_json(skip: Skip) -> list[Any]:
+    round_ = None if skip.round is None else _round_to_json(skip.round)
+    return [skip.cell.levels, skip.cell.index, skip.axis, skip.value, skip.violation, round_]
+
+
+def _skips(found: Any) -> tuple[Skip, ...]:
+    if len(found) > MAX_SKIPS:
+        raise ValueError(f"{len(found)} evaluations are passed over, expected at most {MAX_SKIPS}")
+    return tuple(_skip(*each) for each in found)
+
+
+def _skip(levels: Any, index: Any, axis: Any, value: Any, violation: Any, round_: Any) -> Skip:
+    if math.isnan(value) or not violation >= 0:
+        raise ValueError(f"{value!r} and {violation!r} are no value and no violation")
+    read = None if round_ is None else _round(round_)
+    return Skip(_cell((levels, index)), _count(axis), read, float(value), float(violation))
 
 
 def _cell(found: Any) -> Cell:

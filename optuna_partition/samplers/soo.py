@@ -63,7 +63,7 @@ class SOOSampler(PartitionSampler):
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        rule = functools.partial(soo, h_max=_depth_limit(h_max))
+        rule = functools.partial(soo, h_max=depth_limit(h_max))
         super().__init__(
             rule=functools.partial(refined, rule=rule) if refine else rule,
             geometry=TreeGeometry(one_longest_side, depth, max_retries),
@@ -75,7 +75,8 @@ class SOOSampler(PartitionSampler):
         )
 
 
-def _depth_limit(h_max: DepthLimit) -> Callable[[int], float] | None:
+def depth_limit(h_max: DepthLimit) -> Callable[[int], float] | None:
+    """The deepest level that may be divided, by the number of divided cells; None: no limit."""
     if h_max is None or callable(h_max):
         return h_max
     if h_max == "sqrt":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from optuna_partition.core import cell as cells
+from optuna_partition.core.bamsoo import Bounds, Trial, bamsoo, constant
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Record, Status
@@ -34,6 +36,18 @@ class Method:
         return Tree(box, division=self.division, group=self.group, max_retries=max_retries)
 
 
+def nearest(box: Box, trials: list[Trial]) -> Bounds:
+    """Bounds of a function whose slope is the width: a model without a model."""
+    known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
+
+    def bounds(point: tuple[float, ...], width: float) -> tuple[float, float]:
+        finite = [(math.dist(point, other), value) for other, value in known if value < math.inf]
+        away, value = min(finite)
+        return value - width * away, value + width * away
+
+    return bounds
+
+
 METHODS = {
     "soo": Method(cells.one_longest_side, cells.depth, soo),
     "one_side": Method(
@@ -53,6 +67,11 @@ METHODS = {
         cells.one_longest_side, cells.depth, functools.partial(sequool, n_evaluations=40)
     ),
     "mosoo": Method(cells.one_longest_side, cells.depth, mosoo),
+    "bamsoo": Method(
+        cells.one_longest_side,
+        cells.depth,
+        functools.partial(bamsoo, model=nearest, width=functools.partial(constant, beta=3.0)),
+    ),
     "jones1993": Method(
         cells.all_longest_sides,
         cells.squared_diagonal,

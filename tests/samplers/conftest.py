@@ -16,6 +16,7 @@ from optuna.distributions import (
 )
 
 from optuna_partition import (
+    BaMSOOSampler,
     DIRECTSampler,
     LOGOSampler,
     MOSOOSampler,
@@ -45,6 +46,7 @@ SAMPLERS: dict[str, Factory] = {
     "logo": LOGOSampler,
     "logo_refined": functools.partial(LOGOSampler, width=3, refine=True),
     "mosoo": MOSOOSampler,
+    "bamsoo": BaMSOOSampler,
 }
 
 

@@ -15,6 +15,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from optuna_partition import (
+    BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
     LOGOSampler,
@@ -39,6 +40,7 @@ class TestPartitionSamplers(
             LOGOSampler,
             FDASampler,
             functools.partial(StoSOOSampler, n_trials=100),
+            BaMSOOSampler,
         ],
         ids=[
             "soo",
@@ -50,6 +52,7 @@ class TestPartitionSamplers(
             "logo",
             "fda",
             "stosoo",
+            "bamsoo",
         ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:

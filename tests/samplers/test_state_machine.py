@@ -31,6 +31,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from optuna_partition import (
+    BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
     LOGOSampler,
@@ -158,6 +159,7 @@ MAKERS = {
     "jones1993": functools.partial(DIRECTSampler, variant="jones1993", max_retries=RETRIES),
     "sequool": functools.partial(SequOOLSampler, n_trials=40, max_retries=RETRIES),
     "logo": functools.partial(LOGOSampler, refine=True, max_retries=RETRIES),
+    "bamsoo": functools.partial(BaMSOOSampler, max_retries=RETRIES, beta=0.3),
     "fda": functools.partial(FDASampler, max_retries=RETRIES),
 }
 

@@ -1,0 +1,49 @@
+"""Confidence bounds of what a partition knows, for rules that ask a model before they evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from optuna_partition.core.box import Box
+from optuna_partition.core.claim import Rank, Status
+from optuna_partition.surrogate.data import Data, variables_of
+from optuna_partition.surrogate.gaussian_process import GaussianProcess, fit
+from optuna_partition.surrogate.prior import Prior, short_prior
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBounds:
+    """Bounds of a Gaussian process, in the unit of the values."""
+
+    process: GaussianProcess
+
+    def __call__(self, point: tuple[float, ...], width: float) -> tuple[float, float]:
+        """Lower and upper bound, `width` standard deviations from the mean, at a point (d,)."""
+        mean, sd = self.process.posterior(np.array([point]))
+        ends = self.process.warp.inverse(mean + width * sd * np.array([-1.0, 1.0]))
+        return float(ends[0]), float(ends[1])
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessModel:
+    """A Gaussian process of all known trials, given those under way at their posterior means.
+
+    Args:
+        prior: Of the hyperparameters.
+    """
+
+    prior: Prior = field(default_factory=short_prior)
+
+    def __call__(
+        self, box: Box, trials: list[tuple[tuple[float, ...], Status, Rank]]
+    ) -> ProcessBounds:
+        """Fit it to the trials; constraints do not count, as they say nothing of the values."""
+        known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
+        pending = [point for point, status, _ in trials if status is Status.PENDING]
+        d = len(box.axes)
+        points = np.array([point for point, _ in known]).reshape(-1, d)
+        data = Data(variables_of(box), points, np.array([value for _, value in known]))
+        process = fit(data, self.prior).given(np.array(pending).reshape(-1, d))
+        return ProcessBounds(process)
