@@ -25,8 +25,15 @@ class FineTuneConfig:
     Attributes:
         model: `"smollm2-135m"`, a litgpt checkpoint folder or a Hugging Face folder of a model of
             the Llama architecture.
-        train_data: JSON file of training records in Alpaca format.
-        validation_data: JSON file of validation records in Alpaca format.
+        train_data: Training records: a file (`.json`, `.jsonl`, `.csv`, `.parquet`) in Alpaca or
+            chat-message form; "alpaca", "alpaca-cleaned" or "dolly"; or the hub's
+            "organization/name".
+        validation_data: Validation records, likewise; None takes them from `train_data`.
+        validation_split: Share of `train_data`, in (0, 1), that is held out for the validation if
+            it has no data of its own.
+        split_seed: Seed of that split and of `train_share`, independent of `seed`.
+        train_share: Share of the training records, in (0, 1], that trials see: a fidelity. A
+            smaller share is part of a larger one.
         output_dir: Folder for the adapters that are kept; it belongs to one study.
         search_space: Name of a preset or a space.
         metric: `"val_loss"` (minimized) or one of `tasks` (maximized).
@@ -37,12 +44,16 @@ class FineTuneConfig:
         scoring_batch_size: Questions scored at once.
         targets: Layers that get an adapter: "query", "key", "value" and "projection" of the
             attention, "mlp", "head". A model with tied embeddings can't adapt its head.
-        prompt_style: `"plain"` or one of litgpt's prompt styles, such as `"alpaca"`.
+        prompt_style: `"plain"`; one of litgpt's prompt styles, such as `"alpaca"`; `"chat"`, the
+            chat template of the model's tokenizer; or a `.jinja` file with a chat template.
         mask_prompt: Whether the loss counts the response only.
         max_length: Longest sequence of prompt and response in tokens; longer ones are cut.
-        micro_batch_size: Samples in one forward and backward pass.
+        packing: Whether rows of a micro-batch hold as many records as fit into `max_length`, with
+            attention inside each record only; otherwise records of similar length are batched.
+        micro_batch_size: Rows in one forward and backward pass: records, or packed rows.
         validation_batch_size: Samples in one forward pass of the validation.
         epochs: Passes over the training data.
+        cache_dir: Folder for tokenized data; None is `$OPTUNA_PARTITION_CACHE` or the user's cache.
         max_train_samples: Use only the first so many training records.
         max_validation_samples: Use only the first so many validation records.
         optimizer: "adamw"; "adamw_fused", one kernel for all weights; "adamw_8bit", a quarter of
@@ -67,7 +78,10 @@ class FineTuneConfig:
 
     model: str | Path
     train_data: str | Path
-    validation_data: str | Path
+    validation_data: str | Path | None = None
+    validation_split: float = 0.1
+    split_seed: int = 0
+    train_share: float = 1.0
     output_dir: str | Path = "results"
     search_space: str | SearchSpace = "demo"
     metric: str = VALIDATION_LOSS
@@ -80,9 +94,11 @@ class FineTuneConfig:
     prompt_style: str = "alpaca"
     mask_prompt: bool = True
     max_length: int = 256
+    packing: bool = False
     micro_batch_size: int = 4
     validation_batch_size: int = 16
     epochs: int = 1
+    cache_dir: str | Path | None = None
     max_train_samples: int | None = None
     max_validation_samples: int | None = None
     optimizer: OptimizerName = "adamw"
@@ -97,6 +113,7 @@ class FineTuneConfig:
 
     def __post_init__(self) -> None:
         self._check_counts()
+        self._check_amounts()
         self._check_choices()
         self._check_tasks()
         self.space()  # an unknown preset is an error now, not at the first trial
@@ -116,11 +133,19 @@ class FineTuneConfig:
                 raise ValueError(
                     f"{name} is {value!r}, expected a whole number of at least {lowest}."
                 )
+
+    def _check_amounts(self) -> None:
         if not 0.0 <= self.warmup_fraction < 1.0:
             raise ValueError(
                 f"warmup_fraction is {self.warmup_fraction}, expected a value in [0, 1); "
                 "0.1 is usual."
             )
+        if not 0.0 < self.validation_split < 1.0:
+            raise ValueError(
+                f"validation_split is {self.validation_split}, expected a share in (0, 1)."
+            )
+        if not 0.0 < self.train_share <= 1.0:
+            raise ValueError(f"train_share is {self.train_share}, expected a share in (0, 1].")
         if self.gradient_clip is not None and not 0.0 < self.gradient_clip < math.inf:
             raise ValueError(
                 f"gradient_clip is {self.gradient_clip}, expected a finite norm above 0 or None; "
@@ -174,6 +199,7 @@ _LOWEST: Final = {
     "max_validation_samples": 1,
     "reports_per_epoch": 1,
     "seed": 0,
+    "split_seed": 0,
 }
 _OPTIONAL: Final = (
     "question_limit",

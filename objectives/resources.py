@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from objectives.data import Batch, bucket, prompt_style, read_alpaca, tokenize
+from objectives.caching import cache_folder
+from objectives.data import (
+    Batch,
+    TokenCache,
+    bucket,
+    load_records,
+    pack,
+    prompt_style,
+    question,
+    split,
+    take_share,
+)
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.lora import check_adaptable, place
 from objectives.optimization import Recipe, check_optimizer
@@ -16,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from objectives.config import FineTuneConfig, Precision
-    from objectives.data import Example, Tokens
+    from objectives.data import Tokens
+    from objectives.data.records import Record
     from objectives.scoring import Scorer
 
 
@@ -63,9 +76,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
         dtype=_dtype(config.precision, device),
     )
     style = prompt_style(config.prompt_style)
-    train = read_alpaca(config.train_data, limit=config.max_train_samples)
-    validation = read_alpaca(config.validation_data, limit=config.max_validation_samples)
-    _check_disjoint(train, validation, config)
+    train, validation = _records(config)
     base = load_base_model(config.model, dtype=recipe.dtype)
     check_adaptable(
         base,
@@ -77,9 +88,11 @@ def load_resources(config: FineTuneConfig) -> Resources:
     test_scorer = _scorer(config, config.test_tasks, config.test_question_limit)
     _check_held_out(scorer, test_scorer)
 
-    def tokens(examples: Sequence[Example]) -> tuple[Tokens, ...]:
-        return tokenize(
-            examples,
+    cache = TokenCache(Path(config.cache_dir or cache_folder() / "tokens").expanduser())
+
+    def tokens(records: Sequence[Record]) -> tuple[Tokens, ...]:
+        return cache.tokenize(
+            records,
             base.tokenizer,
             style=style,
             max_length=config.max_length,
@@ -100,12 +113,17 @@ def _training_batches(
     tokens: Sequence[Tokens], base: BaseModel, config: FineTuneConfig, device: torch.device
 ) -> tuple[Batch, ...]:
     pad_id = base.tokenizer.pad_token_id
+
+    def epoch(seed: int) -> tuple[Batch, ...]:
+        size = config.micro_batch_size
+        if config.packing:
+            return pack(
+                tokens, batch_size=size, max_length=config.max_length, pad_id=pad_id, seed=seed
+            )
+        return bucket(tokens, batch_size=size, pad_id=pad_id, seed=seed)
+
     return tuple(
-        batch.to(device)
-        for epoch in range(config.epochs)
-        for batch in bucket(
-            tokens, batch_size=config.micro_batch_size, pad_id=pad_id, seed=config.seed + epoch
-        )
+        batch.to(device) for number in range(config.epochs) for batch in epoch(config.seed + number)
     )
 
 
@@ -129,17 +147,33 @@ def _scorer(config: FineTuneConfig, tasks: tuple[str, ...], limit: int | None) -
     )
 
 
+def _records(config: FineTuneConfig) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Training and validation records, which have no question in common."""
+    if config.validation_data is None:
+        records = load_records(config.train_data)
+        train, validation = split(
+            records, validation=config.validation_split, seed=config.split_seed
+        )
+    else:
+        train = load_records(config.train_data)
+        validation = load_records(config.validation_data)
+    train = train[: config.max_train_samples]
+    validation = validation[: config.max_validation_samples]
+    _check_disjoint(train, validation, config)
+    return take_share(train, config.train_share, seed=config.split_seed), validation
+
+
 def _check_disjoint(
-    train: Sequence[Example], validation: Sequence[Example], config: FineTuneConfig
+    train: Sequence[Record], validation: Sequence[Record], config: FineTuneConfig
 ) -> None:
     """The loss on records that were trained on says nothing about others."""
-    trained = {(example.instruction, example.input) for example in train}
-    shared = [e for e in validation if (e.instruction, e.input) in trained]
+    trained = {question(record) for record in train}
+    shared = [record for record in validation if question(record) in trained]
     if shared:
         raise ValueError(
             f"{len(shared)} records of {str(config.validation_data)!r} are in "
-            f"{str(config.train_data)!r} too, the first one asks {shared[0].instruction!r} "
-            f"{shared[0].input!r}; take them out of one of the files."
+            f"{str(config.train_data)!r} too, the first one asks {question(shared[0])}; take them "
+            "out of one of the files."
         )
 
 

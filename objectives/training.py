@@ -48,7 +48,7 @@ def summed_loss(
     mask = batch.targets != IGNORE
     reduced = dtype != torch.float32
     with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=reduced):
-        logits = network.logits_at(batch.input_ids, mask)
+        logits = network.logits_at(batch.input_ids, mask, batch.documents)
     return cross_entropy(logits.float(), batch.targets[mask], reduction="sum")
 
 

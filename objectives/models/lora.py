@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from objectives.data import attention_mask
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -97,12 +99,21 @@ class LitGPTLora(nn.Module):
         logits: torch.Tensor = self.gpt(input_ids)
         return logits
 
-    def logits_at(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def logits_at(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, documents: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits of shape (mask.sum(), vocabulary) where `mask` (samples, length) is true.
 
         The head is the largest layer of a small model; prompts and padding do not go through it.
+
+        Args:
+            input_ids: (samples, length) token ids.
+            mask: (samples, length) bool.
+            documents: (samples, length), which of a row's packed records each position is of;
+                attention stays inside them. Rotary embeddings know differences of positions only,
+                so a record computes the same wherever in the row it stands.
         """
-        with _head_sees_only(self.gpt.lm_head, mask):
+        with _head_sees_only(self.gpt.lm_head, mask), _attention_inside(self.gpt, documents):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:
@@ -306,3 +317,22 @@ def _head_sees_only(head: nn.Module, mask: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _attention_inside(gpt: Any, documents: torch.Tensor | None) -> Iterator[None]:
+    if documents is None:
+        yield
+        return
+    mask = attention_mask(documents)
+
+    def give(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, cos, sin, _, *rest = inputs  # litgpt itself passes no mask in training
+        return (hidden, cos, sin, mask, *rest)
+
+    hooks = [block.register_forward_pre_hook(give) for block in gpt.transformer.h]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

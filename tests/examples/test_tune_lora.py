@@ -185,8 +185,8 @@ def test_bad_settings_are_an_error_at_once_and_leave_no_study(
     [
         ("", "empty"),
         ("[]", "expected a list of records"),
-        ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"instruction": }\n]', "line 3"),
-        ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"input": "c"}\n]', "line 3"),
+        ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"instruction": }\n]', "bad.json:3: "),
+        ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"input": "c"}\n]', "bad.json:3: "),
     ],
 )
 def test_a_bad_data_file_is_named_with_its_line(

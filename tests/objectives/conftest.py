@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from objectives import FineTuneConfig, SearchSpace
-from objectives.data import Batch, bucket, prompt_style, read_alpaca, tokenize
+from objectives.data import Batch, bucket, prompt_style, read_records, tokenize
 from objectives.models.base import BaseModel, load_base_model
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -29,7 +29,7 @@ def tiny_base() -> BaseModel:
 def tiny_batches(tiny_base: BaseModel) -> tuple[Batch, ...]:
     """16 micro-batches of 4 samples, unequal in length and number of targets."""
     tokens = tokenize(
-        read_alpaca(ASSETS / "alpaca_train.json"),
+        read_records(ASSETS / "alpaca_train.json"),
         tiny_base.tokenizer,
         style=prompt_style("plain"),
         max_length=64,
@@ -48,6 +48,7 @@ def make_config(tmp_path: Path) -> MakeConfig:
             "train_data": ASSETS / "alpaca_train.json",
             "validation_data": ASSETS / "alpaca_validation.json",
             "output_dir": tmp_path / "results",
+            "cache_dir": tmp_path / "cache",
             "search_space": SearchSpace.preset("demo").override(rank=(2, 16)),
             "prompt_style": "plain",
             "max_length": 64,

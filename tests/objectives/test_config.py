@@ -45,6 +45,8 @@ def test_a_configuration_is_frozen() -> None:
         ({"gradient_clip": math.inf}, "gradient_clip is inf"),
         ({"optimizer": "sgd"}, r"optimizer is 'sgd', expected one of \('adamw', 'adamw_fused'"),
         ({"schedule": "linear"}, r"expected one of \('cosine', 'constant'\)"),
+        ({"validation_split": 1.0}, r"validation_split is 1.0, expected a share in \(0, 1\)"),
+        ({"train_share": 0.0}, r"train_share is 0.0, expected a share in \(0, 1\]"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"targets": ()}, "targets is empty"),

@@ -91,6 +91,47 @@ def test_several_epochs_see_the_data_several_times(make_config: MakeConfig) -> N
     assert objective.samples_per_trial == 20
 
 
+def test_data_can_be_split_off_and_shared_out(
+    make_config: MakeConfig, assets: Path, tmp_path: Path
+) -> None:
+    def questions(**changes: Any) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+        config = make_config(validation_data=None, validation_split=0.25, **changes)
+        loaded = FineTuneObjective(config)._resources()
+        train, validation = (
+            {tuple(row.tolist()) for batch in batches for row in batch.input_ids}
+            for batches in (loaded.train, loaded.validation)
+        )
+        return train, validation
+
+    changes: dict[str, Any] = {"micro_batch_size": 1, "validation_batch_size": 1}
+    train, validation = questions(**changes)
+    assert (len(train), len(validation)) == (48, 16)
+    quarter, same = questions(**changes, train_share=0.25, seed=9)
+    assert same == validation
+    assert len(quarter) == 12
+    assert quarter < train
+    assert questions(**changes, split_seed=1)[1] != validation
+
+
+def test_packed_training_sees_the_same_records(make_config: MakeConfig) -> None:
+    plain = FineTuneObjective(make_config())
+    packed = FineTuneObjective(make_config(packing=True))
+    assert packed.samples_per_trial == plain.samples_per_trial == 64
+    assert len(packed._resources().train) < len(plain._resources().train)
+    value = packed.run(GOOD | {"grad_batches": 1}).value
+    assert value < packed.base_result().val_loss - 0.1
+
+
+def test_a_second_objective_takes_the_tokens_from_the_cache(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    FineTuneObjective(make_config())
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 2
+    FineTuneObjective(make_config(seed=3))
+    assert sorted((tmp_path / "cache").iterdir()) == files
+
+
 def test_every_epoch_has_an_order_of_its_own(make_config: MakeConfig) -> None:
     train = FineTuneObjective(make_config(epochs=2))._resources().train
     first, second = (

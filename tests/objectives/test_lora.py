@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig
 
-from objectives.data import IGNORE, Batch
+from objectives.data import (
+    IGNORE,
+    Batch,
+    bucket,
+    pack,
+    prompt_style,
+    read_records,
+    tokenize,
+)
 from objectives.models.base import BaseModel, litgpt_config
 from objectives.models.lora import (
     LitGPTLora,
@@ -47,7 +56,7 @@ def untied_base(tiny_base: BaseModel) -> BaseModel:
         num_hidden_layers=2,
         num_attention_heads=3,
         num_key_value_heads=3,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         tie_word_embeddings=False,
     )
     generator = torch.Generator().manual_seed(0)
@@ -70,11 +79,13 @@ class LitGPTShapes:
         self.shapes = {k: v.shape for k, v in GPT(litgpt_config(config)).state_dict().items()}
 
 
-def changed(base: BaseModel, targets: tuple[str, ...], **arguments: float) -> LitGPTLora:
+def changed(
+    base: BaseModel, targets: tuple[str, ...], *, checkpointing: bool = False
+) -> LitGPTLora:
     """An adapter that is far from its start, as after training."""
     torch.manual_seed(5)
     network = LitGPTLora(
-        base, rank=5, alpha=arguments.get("alpha", 12.5), targets=targets, max_length=64
+        base, rank=5, alpha=12.5, targets=targets, max_length=128, checkpointing=checkpointing
     )
     with torch.no_grad():
         for parameter in network.parameters():
@@ -195,6 +206,41 @@ def test_the_loss_needs_logits_at_targets_only(
         network(batch.input_ids).flatten(0, 1), batch.targets.flatten(), reduction="sum"
     )
     assert summed_loss(network, batch).item() == pytest.approx(everywhere.item())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_records_do_not_see_each_other(
+    tiny_base: BaseModel, assets: Path, checkpointing: bool
+) -> None:
+    records = tokenize(
+        read_records(assets / "alpaca_train.json"),
+        tiny_base.tokenizer,
+        style=prompt_style("plain"),
+        max_length=64,
+        mask_prompt=True,
+    )
+    pad = tiny_base.tokenizer.pad_token_id
+    alone = bucket(records, batch_size=4, pad_id=pad)
+    packed = pack(records, batch_size=3, max_length=128, pad_id=pad, seed=2)
+    assert len(packed) < len(alone) / 2
+    network = changed(tiny_base, COMBINATIONS[-1], checkpointing=checkpointing)
+
+    def loss_and_gradients(batches: Sequence[Batch]) -> tuple[float, list[torch.Tensor]]:
+        network.zero_grad()
+        total = 0.0
+        for batch in batches:
+            loss = summed_loss(network, batch)
+            torch.autograd.backward(loss)
+            total += loss.item()
+        return total, [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    expected, gradients = loss_and_gradients(alone)
+    loss, packed_gradients = loss_and_gradients(packed)
+    targets = sum(batch.target_tokens for batch in alone)
+    assert abs(loss - expected) / targets < 1e-5
+    assert targets == sum(batch.target_tokens for batch in packed)
+    for a, b in zip(gradients, packed_gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max()))
 
 
 def test_checkpointing_keeps_less_and_computes_the_same(

@@ -14,6 +14,7 @@ from litgpt import GPT, Config
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
+from objectives.caching import CACHE_VARIABLE, cache_folder
 from objectives.models import smollm2
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
@@ -104,7 +105,7 @@ def tiny_package(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copy(tiny_gguf, package)
     monkeypatch.syspath_prepend(str(package.parent))
     cache = tmp_path / "cache"
-    monkeypatch.setenv(smollm2.CACHE_VARIABLE, str(cache))
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
     return cache
 
 
@@ -197,7 +198,7 @@ def test_cache_that_cannot_be_written_names_the_variable(
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    monkeypatch.setenv(smollm2.CACHE_VARIABLE, str(file))
+    monkeypatch.setenv(CACHE_VARIABLE, str(file))
     with pytest.raises(OSError, match=r"set \$OPTUNA_PARTITION_CACHE to a folder"):
         smollm2.huggingface_folder()
 
@@ -205,14 +206,14 @@ def test_cache_that_cannot_be_written_names_the_variable(
 def test_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(smollm2.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert smollm2.cache_folder() == tmp_path / "optuna-partition"
+    assert cache_folder() == tmp_path / "optuna-partition"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert smollm2.cache_folder() == tmp_path / ".cache" / "optuna-partition"
-    monkeypatch.setenv(smollm2.CACHE_VARIABLE, "~/mine")
-    assert smollm2.cache_folder() == tmp_path / "mine"
+    assert cache_folder() == tmp_path / ".cache" / "optuna-partition"
+    monkeypatch.setenv(CACHE_VARIABLE, "~/mine")
+    assert cache_folder() == tmp_path / "mine"
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def smollm2_base(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
-    monkeypatch.setenv(smollm2.CACHE_VARIABLE, str(smollm2_cache))
+    monkeypatch.setenv(CACHE_VARIABLE, str(smollm2_cache))
     return load_base_model("smollm2-135m")
 
 

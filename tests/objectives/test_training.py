@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from objectives import training
 from objectives.config import OptimizerName
-from objectives.data import IGNORE, Batch, bucket, prompt_style, read_alpaca, tokenize
+from objectives.data import IGNORE, Batch, bucket, prompt_style, read_records, tokenize
 from objectives.models.base import BaseModel
 from objectives.models.lora import LitGPTLora, huggingface_model
 from objectives.optimization import Recipe
@@ -156,7 +156,7 @@ def test_litgpt_with_lightning_equals_transformers_with_peft(
 
 def batches_of(base: BaseModel, assets: Path, size: int, samples: int = 16) -> tuple[Batch, ...]:
     tokens = tokenize(
-        read_alpaca(assets / "alpaca_train.json", limit=samples),
+        read_records(assets / "alpaca_train.json", limit=samples),
         base.tokenizer,
         style=prompt_style("plain"),
         max_length=64,
