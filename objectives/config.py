@@ -14,6 +14,8 @@ TARGETS: Final = ("query", "key", "value", "projection", "mlp", "head")
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OptimizerName = Literal["adamw", "adamw_fused", "adamw_8bit"]
+Backend = Literal["litgpt", "peft"]
+Method = Literal["lora", "rslora", "dora", "adapter", "adapter_v2", "ia3"]
 Schedule = Literal["cosine", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -23,8 +25,14 @@ class FineTuneConfig:
     """A LoRA fine-tuning objective: what is trained, on what, and how it is judged.
 
     Attributes:
-        model: `"smollm2-135m"`, a litgpt checkpoint folder or a Hugging Face folder of a model of
-            the Llama architecture.
+        model: `"smollm2-135m"`, a litgpt checkpoint folder, a Hugging Face folder, or the hub's
+            "organization/name".
+        backend: Library that the model is computed with: "litgpt" for the Llama architecture,
+            "peft" for every causal language model of transformers.
+        method: Adapter: "lora"; "rslora", scaled by `alpha / sqrt(rank)`; "dora" and "ia3" with
+            the backend "peft"; "adapter" and "adapter_v2" with "litgpt".
+        four_bit: Whether base weights are held in 4 bits; needs the backend "peft" and the extra
+            `quant`.
         train_data: Training records: a file (`.json`, `.jsonl`, `.csv`, `.parquet`) in Alpaca or
             chat-message form; "alpaca", "alpaca-cleaned" or "dolly"; or the hub's
             "organization/name".
@@ -83,6 +91,9 @@ class FineTuneConfig:
     split_seed: int = 0
     train_share: float = 1.0
     output_dir: str | Path = "results"
+    backend: Backend = "litgpt"
+    method: Method = "lora"
+    four_bit: bool = False
     search_space: str | SearchSpace = "demo"
     metric: str = VALIDATION_LOSS
     tasks: tuple[str, ...] = ()
@@ -156,6 +167,7 @@ class FineTuneConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {choices}.")
+        self._check_method()
         self._check_tuple("targets")
         if not self.targets:
             raise ValueError(f"targets is empty, expected at least one of {TARGETS}.")
@@ -164,6 +176,21 @@ class FineTuneConfig:
                 raise ValueError(f"targets has {target!r}, expected only names of {TARGETS}.")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError(f"targets is {self.targets}, expected every name only once.")
+
+    def _check_method(self) -> None:
+        if self.method not in METHODS[self.backend]:
+            raise ValueError(
+                f"method is {self.method!r}, which the backend {self.backend!r} does not have, "
+                f"expected one of {METHODS[self.backend]}; or give the other backend."
+            )
+        if self.four_bit and self.backend != "peft":
+            raise ValueError("four_bit needs the backend 'peft', and 'litgpt' is given.")
+        searched = [name for name in LORA_ONLY if name in self.space()]
+        if self.method in ("adapter", "adapter_v2", "ia3") and searched:
+            raise ValueError(
+                f"method is {self.method!r}, which has no {', '.join(searched)}; take them out of "
+                "the search: override(rank=8, alpha=16, dropout=0)."
+            )
 
     def _check_tuple(self, name: str) -> None:
         value = getattr(self, name)
@@ -207,12 +234,23 @@ _OPTIONAL: Final = (
     "max_train_samples",
     "max_validation_samples",
 )
+METHODS: Final = {
+    "litgpt": ("lora", "rslora", "adapter", "adapter_v2"),
+    "peft": ("lora", "rslora", "dora", "ia3"),
+}
+"""Adapters that each backend has."""
+
+LORA_ONLY: Final = ("rank", "alpha", "dropout")
+"""Hyperparameters that only the LoRA family has."""
+
 _CHOICES: Final = {
     name: get_args(choices)
     for name, choices in {
         "precision": Precision,
         "device": Device,
         "optimizer": OptimizerName,
+        "backend": Backend,
+        "method": Method,
         "schedule": Schedule,
     }.items()
 }

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from optuna import TrialPruned
-from peft import PeftModel
 
 from objectives.adapters import AdapterStore, improves
 from objectives.config import VALIDATION_LOSS
-from objectives.models.lora import LitGPTLora, huggingface_model
-from objectives.resources import load_resources
+from objectives.resources import adapter_spec, load_resources
 from objectives.search_space import HyperParameters
 from objectives.timing import Stopwatch
 from objectives.training import (
@@ -35,11 +33,11 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from optuna.study import Study
     from optuna.trial import BaseTrial, Trial
-    from transformers import LlamaForCausalLM
 
     from objectives.config import FineTuneConfig
+    from objectives.models.backend import AdaptedModel
     from objectives.resources import Resources
-    from objectives.scoring import Score, Scorer
+    from objectives.scoring import Score
     from objectives.search_space import Number, SearchSpace
 
 _logger = logging.getLogger(__name__)
@@ -195,7 +193,7 @@ class FineTuneObjective:
     def base_result(self) -> BaseResult:
         """The untuned model's validation loss and scores; each is computed once."""
         if self._base_scores is None:
-            self._base_scores = _score(self._resources().scorer, self._untuned())
+            self._base_scores = self._score(self._untuned())
         return BaseResult(self._untuned_loss(), self._base_scores)
 
     def best_adapter(self, study: Study) -> Path:
@@ -229,28 +227,21 @@ class FineTuneObjective:
         loaded = self._resources()
         if loaded.test_scorer is None:
             raise ValueError("The configuration has no test_tasks; name at least one.")
-        tokenizer = loaded.base.tokenizer
-        base = loaded.test_scorer(self._untuned().merged_hf_model(), tokenizer)
+        tokenizer = loaded.backend.tokenizer
+        base = loaded.test_scorer(self._untuned().scoring_model(), tokenizer)
         return FinalComparison(base, loaded.test_scorer(self.load_tuned(adapter), tokenizer))
 
-    def load_tuned(self, adapter: str | Path) -> LlamaForCausalLM:
-        """The base model with an adapter from disk merged into it, for transformers."""
-        base = self._resources().base
-        model = huggingface_model(base, base.state_dict)
-        tuned = PeftModel.from_pretrained(model, str(Path(adapter).expanduser()))
-        # safe_merge adds to a copy of each weight; the base weights are shared.
-        merged: LlamaForCausalLM = tuned.merge_and_unload(safe_merge=True)
-        merged.train(False)
-        return merged
+    def load_tuned(self, adapter: str | Path) -> Any:
+        """The base model with an adapter from disk, called like a model of transformers."""
+        return self._resources().backend.load_tuned(Path(adapter).expanduser())
 
     def _resources(self) -> Resources:
         if self._loaded is None:
             self._loaded = load_resources(self.config)
         return self._loaded
 
-    def _untuned(self) -> LitGPTLora:
-        base = self._resources().base
-        return LitGPTLora(base, rank=1, alpha=1.0, targets=(), max_length=self.config.max_length)
+    def _untuned(self) -> AdaptedModel:
+        return self._resources().backend.untuned()
 
     def _untuned_loss(self) -> float:
         if self._base_loss is None:
@@ -265,7 +256,7 @@ class FineTuneObjective:
         parameters: HyperParameters,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
-    ) -> tuple[LitGPTLora, TrialResult]:
+    ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
         reason = None
         try:
@@ -290,7 +281,7 @@ class FineTuneObjective:
         parameters: HyperParameters,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
-    ) -> tuple[LitGPTLora, TrialResult]:
+    ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
         with clock.measure("build"):
             network = self._network(parameters)
@@ -304,7 +295,7 @@ class FineTuneObjective:
         reports = self._reports(network, report, clock)
         fit(training, loaded.train, callbacks=(reports, *self._callbacks))
         with clock.measure("score"):
-            scores = _score(loaded.scorer, network)
+            scores = self._score(network)
         seconds = clock.seconds()
         return network, TrialResult(
             value=self._value(reports.loss, scores),
@@ -316,20 +307,19 @@ class FineTuneObjective:
             trainable_parameters=network.trainable_parameters(),
         )
 
-    def _network(self, parameters: HyperParameters) -> LitGPTLora:
-        return LitGPTLora(
-            self._resources().base,
-            rank=parameters.rank,
-            alpha=parameters.alpha,
-            dropout=parameters.dropout,
-            targets=self.config.targets,
-            max_length=self.config.max_length,
-            checkpointing=self.config.activation_checkpointing,
+    def _network(self, parameters: HyperParameters) -> AdaptedModel:
+        return self._resources().backend.adapt(
+            adapter_spec(
+                self.config,
+                rank=parameters.rank,
+                alpha=parameters.alpha,
+                dropout=parameters.dropout,
+            )
         )
 
     def _reports(
         self,
-        network: LitGPTLora,
+        network: AdaptedModel,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
     ) -> ValidationReports:
@@ -373,11 +363,17 @@ class FineTuneObjective:
             f"{[score.task for score in scores]} as a task and as the metric."
         )
 
+    def _score(self, network: AdaptedModel) -> tuple[Score, ...]:
+        loaded = self._resources()
+        if loaded.scorer is None:
+            return ()
+        return loaded.scorer(network.scoring_model(), loaded.backend.tokenizer)
+
     def _parameters_of(self, suggested: Mapping[str, Number]) -> HyperParameters:
         return HyperParameters.from_mapping({**self.search_space.fixed, **suggested})
 
     def _keep_if_best(
-        self, trial: BaseTrial, network: LitGPTLora, result: TrialResult, clock: Stopwatch
+        self, trial: BaseTrial, network: AdaptedModel, result: TrialResult, clock: Stopwatch
     ) -> None:
         study: Study | None = getattr(trial, "study", None)
         if study is None:  # a FixedTrial belongs to none
@@ -387,20 +383,16 @@ class FineTuneObjective:
                 self._save(study.study_name, trial.number, network, result)
             self._adapters.remove_beaten(study)
 
-    def _save(self, study_name: str, number: int, network: LitGPTLora, result: TrialResult) -> Path:
+    def _save(
+        self, study_name: str, number: int, network: AdaptedModel, result: TrialResult
+    ) -> Path:
         return self._adapters.save(
             study_name,
             number,
             result.parameters.as_dict(),
             value=result.value,
-            export=network.export_peft,
+            export=network.export,
         )
-
-
-def _score(scorer: Scorer | None, network: LitGPTLora) -> tuple[Score, ...]:
-    if scorer is None:
-        return ()
-    return scorer(network.merged_hf_model(), network.base.tokenizer)
 
 
 @contextmanager

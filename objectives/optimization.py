@@ -63,11 +63,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW with decoupled weight decay [Loshchilov and Hutter 2019].
 
-    Raises:
-        ImportError: If `name` is `"adamw_8bit"` and bitsandbytes is not installed.
+    `"adamw_8bit"` needs bitsandbytes; see `check_bitsandbytes`.
     """
     if name == "adamw_8bit":
-        check_optimizer(name)
         from bitsandbytes.optim.adamw import AdamW8bit
 
         optimizer: torch.optim.Optimizer = AdamW8bit(
@@ -79,18 +77,19 @@ def make_optimizer(
     )
 
 
-def check_optimizer(name: OptimizerName) -> None:
-    """Raise if the optimizer's package is missing.
+def check_bitsandbytes(setting: str) -> None:
+    """Raise if the package for 8-bit optimizers and 4-bit weights is missing.
+
+    Args:
+        setting: What needs it, for the message.
 
     Raises:
         ImportError: With the name of the extra that brings it.
     """
-    if name != "adamw_8bit":
-        return
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "optimizer is 'adamw_8bit', which needs bitsandbytes; install it with: "
+            f"{setting}, which needs bitsandbytes; install it with: "
             "pip install 'optuna-partition[quant]'"
         ) from error

@@ -20,9 +20,12 @@ from objectives.data import (
     split,
     take_share,
 )
-from objectives.models.base import BaseModel, load_base_model
-from objectives.models.lora import check_adaptable, place
-from objectives.optimization import Recipe, check_optimizer
+from objectives.models.backend import AdapterSpec
+from objectives.models.base import load_base_model
+from objectives.models.litgpt_backend import LitGPTBackend
+from objectives.models.lora import place
+from objectives.models.peft_backend import load_peft_backend
+from objectives.optimization import Recipe, check_bitsandbytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from objectives.config import FineTuneConfig, Precision
     from objectives.data import Tokens
     from objectives.data.records import Record
+    from objectives.models.backend import Backend
     from objectives.scoring import Scorer
 
 
@@ -38,7 +42,7 @@ class Resources:
     """Base weights, data and questions, ready on the device.
 
     Attributes:
-        base: Base weights, in the type that trials compute with.
+        backend: Base weights, in the type that trials compute with.
         train: Micro-batches of all epochs in the order in which every trial sees them.
         validation: Validation batches.
         scorer: Scores a model on the tuning tasks; None without such tasks.
@@ -46,7 +50,7 @@ class Resources:
         recipe: Optimizer, schedule and arithmetic of every trial.
     """
 
-    base: BaseModel
+    backend: Backend
     train: tuple[Batch, ...]
     validation: tuple[Batch, ...]
     scorer: Scorer | None
@@ -67,7 +71,8 @@ def load_resources(config: FineTuneConfig) -> Resources:
             a rank above the size of an adapted layer, or tuning and test tasks share a question.
     """
     device = _device(config.device)
-    check_optimizer(config.optimizer)
+    if config.optimizer == "adamw_8bit":
+        check_bitsandbytes("optimizer is 'adamw_8bit'")
     recipe = Recipe(
         optimizer=config.optimizer,
         schedule=config.schedule,
@@ -77,13 +82,8 @@ def load_resources(config: FineTuneConfig) -> Resources:
     )
     style = prompt_style(config.prompt_style)
     train, validation = _records(config)
-    base = load_base_model(config.model, dtype=recipe.dtype)
-    check_adaptable(
-        base,
-        rank=int(config.space().highest("rank")),
-        targets=config.targets,
-        max_length=config.max_length,
-    )
+    backend = _backend(config, recipe.dtype, device)
+    backend.check(adapter_spec(config, rank=int(config.space().highest("rank"))))
     scorer = _scorer(config, config.tasks, config.question_limit)
     test_scorer = _scorer(config, config.test_tasks, config.test_question_limit)
     _check_held_out(scorer, test_scorer)
@@ -93,26 +93,49 @@ def load_resources(config: FineTuneConfig) -> Resources:
     def tokens(records: Sequence[Record]) -> tuple[Tokens, ...]:
         return cache.tokenize(
             records,
-            base.tokenizer,
+            backend.tokenizer,
             style=style,
             max_length=config.max_length,
             mask_prompt=config.mask_prompt,
         )
 
     return Resources(
-        base=place(base, device),
-        train=_training_batches(tokens(train), base, config, device),
-        validation=_validation_batches(tokens(validation), base, config, device),
+        backend=backend,
+        train=_training_batches(tokens(train), backend, config, device),
+        validation=_validation_batches(tokens(validation), backend, config, device),
         scorer=scorer,
         test_scorer=test_scorer,
         recipe=recipe,
     )
 
 
+def adapter_spec(
+    config: FineTuneConfig, *, rank: int = 1, alpha: float = 1.0, dropout: float = 0.0
+) -> AdapterSpec:
+    """The adapter of a trial with these hyperparameters."""
+    return AdapterSpec(
+        method=config.method,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=tuple(config.targets),
+        max_length=config.max_length,
+        checkpointing=config.activation_checkpointing,
+    )
+
+
+def _backend(config: FineTuneConfig, dtype: torch.dtype, device: torch.device) -> Backend:
+    if config.backend == "litgpt":
+        return LitGPTBackend(place(load_base_model(config.model, dtype=dtype), device))
+    if config.four_bit:
+        check_bitsandbytes("four_bit is set")
+    return load_peft_backend(config.model, dtype=dtype, device=device, four_bit=config.four_bit)
+
+
 def _training_batches(
-    tokens: Sequence[Tokens], base: BaseModel, config: FineTuneConfig, device: torch.device
+    tokens: Sequence[Tokens], backend: Backend, config: FineTuneConfig, device: torch.device
 ) -> tuple[Batch, ...]:
-    pad_id = base.tokenizer.pad_token_id
+    pad_id = backend.tokenizer.pad_token_id
 
     def epoch(seed: int) -> tuple[Batch, ...]:
         size = config.micro_batch_size
@@ -128,10 +151,10 @@ def _training_batches(
 
 
 def _validation_batches(
-    tokens: Sequence[Tokens], base: BaseModel, config: FineTuneConfig, device: torch.device
+    tokens: Sequence[Tokens], backend: Backend, config: FineTuneConfig, device: torch.device
 ) -> tuple[Batch, ...]:
     batches = bucket(
-        tokens, batch_size=config.validation_batch_size, pad_id=base.tokenizer.pad_token_id
+        tokens, batch_size=config.validation_batch_size, pad_id=backend.tokenizer.pad_token_id
     )
     return tuple(batch.to(device) for batch in batches)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
     from objectives.data import Batch
-    from objectives.models.lora import LitGPTLora
+    from objectives.models.backend import AdaptedModel
     from objectives.search_space import HyperParameters
 
 
@@ -36,7 +36,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def summed_loss(
-    network: LitGPTLora, batch: Batch, *, dtype: torch.dtype = torch.float32
+    network: AdaptedModel, batch: Batch, *, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
     """Cross-entropy in nats, summed over the batch's targets: a scalar.
 
@@ -54,11 +54,11 @@ def summed_loss(
 
 @torch.inference_mode()
 def mean_loss(
-    network: LitGPTLora, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
+    network: AdaptedModel, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
 ) -> float:
     """Cross-entropy in nats per target over all batches, without dropout."""
     training = network.training
-    network.eval()
+    network.train(False)
     try:
         total = sum(summed_loss(network, batch, dtype=dtype).item() for batch in batches)
     finally:
@@ -81,7 +81,7 @@ class LoraTraining(LightningModule):
 
     def __init__(
         self,
-        network: LitGPTLora,
+        network: AdaptedModel,
         batches: Sequence[Batch],
         *,
         parameters: HyperParameters,

@@ -7,17 +7,19 @@ architecture, which scoring and export use. Both describe the same network.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import torch
+from huggingface_hub import snapshot_download
 from litgpt import GPT, Config
 from litgpt.scripts.convert_hf_checkpoint import copy_weights_hf_llama
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from objectives.models import smollm2
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 SMOLLM2_135M: Final = "smollm2-135m"
 """Name of the model that `objectives.models.smollm2` reads."""
+
+_REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
 _ARCHITECTURE_FIELDS: Final = (
     "n_layer",
@@ -72,7 +76,8 @@ def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) ->
     Args:
         model: `"smollm2-135m"`; or a litgpt checkpoint folder (`lit_model.pth`,
             `model_config.yaml`, `config.json`, `tokenizer.json`); or a Hugging Face folder of a
-            model of the Llama architecture (`config.json`, `*.safetensors`, `tokenizer.json`).
+            model of the Llama architecture (`config.json`, `*.safetensors`, `tokenizer.json`); or
+            the hub's `organization/name` of one.
         dtype: Floating-point type of the weights in memory. Weights that are stored so already
             are mapped from the file instead of copied.
 
@@ -80,16 +85,45 @@ def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) ->
         ModelNotFoundError: If there is no such model or one of its files is missing.
         ModelFormatError: If the files are there but are no usable Llama-architecture model.
     """
-    if isinstance(model, str) and model.lower() == SMOLLM2_135M:
-        # The folder is the name: exported adapters refer to it, and PEFT finds these weights there.
-        folder = smollm2.huggingface_folder()
-        return _load_huggingface(folder, name=str(folder), dtype=dtype)
-    folder = Path(model).expanduser()
+    folder = model_folder(model)
+    # A folder that was found is the name: exported adapters refer to it, and PEFT finds the
+    # weights there.
+    name = str(model) if Path(model).expanduser() == folder else str(folder)
     if (folder / "lit_model.pth").is_file():
-        return _load_litgpt(folder, name=str(model), dtype=dtype)
-    if (folder / "config.json").is_file():
-        return _load_huggingface(folder, name=str(model), dtype=dtype)
+        return _load_litgpt(folder, name=name, dtype=dtype)
+    return _load_huggingface(folder, name=name, dtype=dtype)
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a model: the given one, or the one that a name stands for.
+
+    Args:
+        model: A folder; `"smollm2-135m"`; or the hub's `organization/name`, which is fetched
+            unless the Hugging Face cache has it.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
+    """
+    if isinstance(model, str) and model.lower() == SMOLLM2_135M:
+        return smollm2.huggingface_folder()
+    folder = Path(model).expanduser()
+    if (folder / "lit_model.pth").is_file() or (folder / "config.json").is_file():
+        return folder
+    if not folder.is_dir() and isinstance(model, str) and _REPOSITORY.fullmatch(model):
+        return _fetched(model)
     _raise_not_found(model, folder)
+
+
+def _fetched(name: str) -> Path:
+    try:
+        # litgpt's download fetches the same files, and then writes all weights once more.
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except (OSError, ValueError) as error:  # all errors of the hub's are one of these
+        raise ModelNotFoundError(
+            f"The model {name!r} is no folder and can't be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Check the name, connect, log "
+            "in for a gated model, unset HF_HUB_OFFLINE; or give a folder that holds it."
+        ) from error
 
 
 def _raise_not_found(model: str | Path, folder: Path) -> NoReturn:
@@ -124,7 +158,7 @@ def _load_huggingface(folder: Path, *, name: str, dtype: torch.dtype) -> BaseMod
             "quantization."
         ) from error
     _check_weights(state_dict, config, folder)
-    return BaseModel(name, config, state_dict, hf_config, _read_tokenizer(folder, hf_config))
+    return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
 
 
 def _load_litgpt(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
@@ -144,7 +178,7 @@ def _load_litgpt(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
     hf_config.tie_word_embeddings = torch.equal(head, embedding)
     if hf_config.tie_word_embeddings:
         state_dict["lm_head.weight"] = embedding
-    return BaseModel(name, config, state_dict, hf_config, _read_tokenizer(folder, hf_config))
+    return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
 
 
 def litgpt_config(hf_config: LlamaConfig, *, name: str = "Llama") -> Config:
@@ -270,7 +304,7 @@ def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _read_tokenizer(folder: Path, hf_config: LlamaConfig) -> PreTrainedTokenizerFast:
+def read_tokenizer(folder: Path, hf_config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     """The tokenizer exactly as tokenizer.json has it.
 
     Not through `AutoTokenizer`: it may put a class of the model's family in place of the file's
@@ -292,7 +326,9 @@ def _read_tokenizer(folder: Path, hf_config: LlamaConfig) -> PreTrainedTokenizer
     return tokenizer
 
 
-def _end_token(tokenizer: PreTrainedTokenizerFast, hf_config: LlamaConfig, folder: Path) -> str:
+def _end_token(
+    tokenizer: PreTrainedTokenizerFast, hf_config: PreTrainedConfig, folder: Path
+) -> str:
     ids: Any = hf_config.eos_token_id  # a list for some models, whatever its annotation says
     first = ids[0] if isinstance(ids, list) else ids
     token = None if first is None else tokenizer.convert_ids_to_tokens(first)

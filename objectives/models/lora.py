@@ -6,6 +6,7 @@ LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXi
 from __future__ import annotations
 
 import functools
+import math
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from objectives.data import attention_mask
+from objectives.models.backend import RankError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,10 +46,6 @@ _PEFT_TARGETS: Final = {
 }
 
 
-class RankError(ValueError):
-    """A LoRA rank that is no low rank for one of the adapted layers."""
-
-
 class LitGPTLora(nn.Module):
     """A base model with fresh LoRA adapters.
 
@@ -65,6 +63,8 @@ class LitGPTLora(nn.Module):
         max_length: Longest sequence that will be given.
         checkpointing: Whether a backward pass computes the layers' activations again instead of
             keeping them.
+        rslora: Whether the update is multiplied by `alpha / sqrt(rank)` instead, which keeps large
+            ranks from learning less [Kalajdzievski 2023].
 
     Raises:
         RankError: If the rank exceeds the size of an adapted layer.
@@ -82,6 +82,7 @@ class LitGPTLora(nn.Module):
         targets: Sequence[str] = ("query", "value"),
         max_length: int = 256,
         checkpointing: bool = False,
+        rslora: bool = False,
     ) -> None:
         super().__init__()
         check_adaptable(base, rank=rank, targets=targets, max_length=max_length)
@@ -90,9 +91,11 @@ class LitGPTLora(nn.Module):
         self.alpha = alpha
         self.dropout = dropout
         self.targets = tuple(targets)
-        self.gpt = _build(base, rank, alpha, dropout, targets, max_length)
+        self.rslora = rslora
+        scale = alpha * math.sqrt(rank) if rslora else alpha  # litgpt divides it by the rank
+        self.gpt = _build(base, rank, scale, dropout, targets, max_length)
         if checkpointing:
-            _checkpoint(self.gpt.transformer.h)
+            checkpoint_blocks(self.gpt.transformer.h)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Logits of shape (samples, length, vocabulary) for ids of shape (samples, length)."""
@@ -113,7 +116,7 @@ class LitGPTLora(nn.Module):
                 attention stays inside them. Rotary embeddings know differences of positions only,
                 so a record computes the same wherever in the row it stands.
         """
-        with _head_sees_only(self.gpt.lm_head, mask), _attention_inside(self.gpt, documents):
+        with head_sees_only(self.gpt.lm_head, mask), attention_inside(self.gpt, documents):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:
@@ -137,7 +140,11 @@ class LitGPTLora(nn.Module):
         """The tuned model for transformers, without an adapter."""
         return huggingface_model(self.base, self.merged_state_dict())
 
-    def export_peft(self, folder: str | Path) -> None:
+    def scoring_model(self) -> Any:
+        """The merged model; layers without an adapter share the base weights."""
+        return self.merged_hf_model()
+
+    def export(self, folder: str | Path) -> None:
         """Write the adapter so that `peft.PeftModel.from_pretrained` can load it.
 
         Args:
@@ -152,6 +159,7 @@ class LitGPTLora(nn.Module):
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=self.dropout,
+            use_rslora=self.rslora,
             target_modules=sorted(modules),
             inference_mode=True,
         )
@@ -304,14 +312,15 @@ def _draw_adapter(layer: LoRALinear, device: torch.device) -> None:
         getattr(layer, name).data = getattr(layer, name).data.to(device)
 
 
-def _checkpoint(blocks: Iterable[nn.Module]) -> None:
+def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
     """Keep of each block only its input; a wrapper around it would change its weights' names."""
     for block in blocks:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 @contextmanager
-def _head_sees_only(head: nn.Module, mask: torch.Tensor) -> Iterator[None]:
+def head_sees_only(head: nn.Module, mask: torch.Tensor) -> Iterator[None]:
+    """Within it, `head` is applied where `mask` (rows, length) is true only."""
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
     try:
         yield
@@ -320,7 +329,8 @@ def _head_sees_only(head: nn.Module, mask: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _attention_inside(gpt: Any, documents: torch.Tensor | None) -> Iterator[None]:
+def attention_inside(gpt: Any, documents: torch.Tensor | None) -> Iterator[None]:
+    """Within it, attention of a litgpt model stays inside the records of packed rows."""
     if documents is None:
         yield
         return

@@ -185,7 +185,10 @@ def test_bad_settings_are_an_error_at_once_and_leave_no_study(
     [
         ("", "empty"),
         ("[]", "expected a list of records"),
-        ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"instruction": }\n]', "bad.json:3: "),
+        (
+            '[\n{"instruction": "a", "input": "", "output": "b"},\n{"instruction": }\n]',
+            "bad.json:3: ",
+        ),
         ('[\n{"instruction": "a", "input": "", "output": "b"},\n{"input": "c"}\n]', "bad.json:3: "),
     ],
 )

@@ -24,8 +24,10 @@ from peft import PeftModel
 from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, finetune
 from objectives.data import DataError
 from objectives.finetune import OutOfMemoryError
+from objectives.models import litgpt_backend
+from objectives.models.backend import RankError
 from objectives.models.errors import ModelNotFoundError
-from objectives.models.lora import LitGPTLora, RankError, huggingface_model
+from objectives.models.lora import LitGPTLora, huggingface_model
 from objectives.scoring import Score
 from objectives.timing import overhead
 from objectives.training import NonFiniteLossError, mean_loss
@@ -223,7 +225,7 @@ def test_an_exception_is_a_failed_trial(
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(LitGPTLora, "export_peft", fail)
+    monkeypatch.setattr(LitGPTLora, "export", fail)
     study = study_of(objective)
     with pytest.raises(OSError, match="disk full"):
         study.optimize(objective, n_trials=1)
@@ -283,7 +285,7 @@ def test_exhausted_memory_is_explained_and_freed(
         raise kind(text)
 
     objective.base_result()
-    monkeypatch.setattr(finetune, "LitGPTLora", Watched)
+    monkeypatch.setattr(litgpt_backend, "LitGPTLora", Watched)
     monkeypatch.setattr(finetune, "fit", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"rank 4, micro_batch_size 4.*Lower") as caught:
         objective.run(GOOD)
@@ -312,8 +314,8 @@ def test_the_best_adapter_reaches_the_best_value(
     assert folder == tmp_path / "results" / "adapters" / f"trial-{study.best_trial.number}"
     assert list(folder.parent.iterdir()) == [folder]
 
-    resources = objective._resources()
-    untuned = huggingface_model(resources.base, resources.base.state_dict)
+    resources: Any = objective._resources()
+    untuned = huggingface_model(resources.backend.base, resources.backend.base.state_dict)
     adapted = PeftModel.from_pretrained(untuned, str(folder))
     for model in (adapted, objective.load_tuned(folder)):
         assert loss_of(model, objective) == pytest.approx(study.best_value, abs=1e-4)
@@ -337,8 +339,8 @@ def test_loading_an_adapter_leaves_the_base_model_alone(
     study = study_of(objective)
     study.optimize(objective, n_trials=1)
     objective.load_tuned(objective.best_adapter(study))
-    resources = objective._resources()
-    network = LitGPTLora(resources.base, rank=1, alpha=1.0, max_length=64)
+    resources: Any = objective._resources()
+    network = LitGPTLora(resources.backend.base, rank=1, alpha=1.0, max_length=64)
     assert mean_loss(network, resources.validation) == objective.base_result().val_loss
 
 
@@ -494,7 +496,7 @@ def test_a_metric_without_a_score_of_its_own_is_explained(
     objective: FineTuneObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = Score(task="member", metric="acc", value=0.5, stderr=0.1, questions=9)
-    monkeypatch.setattr(finetune, "_score", lambda *_: (score,))
+    monkeypatch.setattr(objective, "_score", lambda _: (score,))
     objective.config = dataclasses.replace(objective.config, metric="tag", tasks=("tag",))
     with pytest.raises(ValueError, match=r"'tag', which has no score of its own.*'member'"):
         objective.run(GOOD)

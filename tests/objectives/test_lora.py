@@ -21,10 +21,10 @@ from objectives.data import (
     read_records,
     tokenize,
 )
+from objectives.models.backend import RankError
 from objectives.models.base import BaseModel, litgpt_config
 from objectives.models.lora import (
     LitGPTLora,
-    RankError,
     check_adaptable,
     huggingface_model,
     place,
@@ -125,7 +125,7 @@ def test_merged_and_exported_models_compute_the_same(
     reloaded = type(merged).from_pretrained(tmp_path / "merged")
     assert maximum_difference(reloaded(ids).logits, logits) < 1e-5
 
-    network.export_peft(tmp_path / "adapter")
+    network.export(tmp_path / "adapter")
     adapted = PeftModel.from_pretrained(untuned, str(tmp_path / "adapter"))
     assert maximum_difference(adapted(ids).logits, logits) < 1e-5
 
@@ -137,13 +137,13 @@ def test_an_untied_head_can_be_adapted(untied_base: BaseModel, tmp_path: Path) -
     untuned = huggingface_model(untied_base, untied_base.state_dict)
     assert maximum_difference(network(ids), untuned(ids).logits) > 0.01
     assert maximum_difference(network.merged_hf_model()(ids).logits, network(ids)) < 1e-5
-    network.export_peft(tmp_path)
+    network.export(tmp_path)
     adapted = PeftModel.from_pretrained(untuned, str(tmp_path))
     assert maximum_difference(adapted(ids).logits, network(ids)) < 1e-5
 
 
 def test_the_export_holds_one_pair_per_adapted_module(tiny_base: BaseModel, tmp_path: Path) -> None:
-    changed(tiny_base, ("query", "value")).export_peft(tmp_path)
+    changed(tiny_base, ("query", "value")).export(tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     prefix = "base_model.model.model.layers.1.self_attn"
     assert tensors[f"{prefix}.q_proj.lora_A.weight"].shape == (5, 64)

@@ -114,7 +114,7 @@ def test_litgpt_with_lightning_equals_transformers_with_peft(
     recipe: Recipe,
 ) -> None:
     network = new_network(tiny_base)
-    network.export_peft(tmp_path)
+    network.export(tmp_path)
     model = PeftModel.from_pretrained(
         huggingface_model(tiny_base, tiny_base.state_dict), str(tmp_path), is_trainable=True
     )
