@@ -83,6 +83,11 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
     return bar
 
 
+def bar(total: int, what: str) -> tqdm[None]:
+    """A bar on standard error, to update by hand."""
+    return tqdm(total=total, desc=what, leave=False)
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table: the first column to the left, numbers to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]

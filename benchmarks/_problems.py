@@ -50,13 +50,17 @@ def problems(*, copies: int, names: Iterable[str] = NAMES) -> list[Problem]:
         if problem.name not in wanted:
             continue
         found.append(problem)
-        span = problem.high - problem.low
         for copy in range(1, copies + 1):
-            rng = np.random.default_rng(1000 * copy + seed)
-            low = problem.low + rng.uniform(0, 0.1, problem.dimension) * span
-            high = problem.high - rng.uniform(0, 0.1, problem.dimension) * span
-            found.append(problem.within(low, high))
+            found.append(cut(problem, np.random.default_rng(1000 * copy + seed)))
     return found
+
+
+def cut(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The problem on a box that is smaller by up to a tenth of the range at every side."""
+    span = problem.high - problem.low
+    low = problem.low + rng.uniform(0, 0.1, problem.dimension) * span
+    high = problem.high - rng.uniform(0, 0.1, problem.dimension) * span
+    return problem.within(low, high)
 
 
 def regrets(values: Sequence[float] | FloatArray, problem: Problem, n: int) -> FloatArray:

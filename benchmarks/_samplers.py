@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 
 from optuna_partition import (
     DIRECTSampler,
@@ -31,26 +39,46 @@ class Entry:
         budgeted: Whether it plans for the number of trials, so that each budget is a run of its
             own.
         seeded: Whether it draws random numbers, so that one run says little.
+        version: Stored with its results, which count for this version only. Change it when the
+            sampler's decisions change.
     """
 
     make: Callable[[Space, int, int], BaseSampler]
     budgeted: bool = False
     seeded: bool = False
+    version: str = "1"
 
 
-def ours(sampler: Callable[..., BaseSampler], *, budget: str | None = None, **rest: Any) -> Entry:
+def ours(
+    sampler: Callable[..., BaseSampler],
+    *,
+    budget: str | None = None,
+    version: str = "1",
+    **rest: Any,
+) -> Entry:
     """A sampler of this library with its settings; `budget` names the one for the trials."""
 
     def make(space: Space, n_trials: int, seed: int) -> BaseSampler:
         planned = {} if budget is None else {budget: n_trials}
         return sampler(search_space=space, **planned, **rest)
 
-    return Entry(make, budgeted=budget is not None)
+    return Entry(make, budgeted=budget is not None, version=version)
 
 
-def peer(sampler: Callable[..., BaseSampler], **rest: Any) -> Entry:
-    """A sampler of Optuna with its settings."""
-    return Entry(lambda space, n_trials, seed: sampler(seed=seed, **rest), seeded=True)
+def peer(sampler: Callable[..., BaseSampler], *, package: str = "optuna", **rest: Any) -> Entry:
+    """A sampler of a package with its settings; its version is the package's."""
+    return Entry(
+        lambda space, n_trials, seed: sampler(seed=seed, **rest),
+        seeded=True,
+        version=importlib.metadata.version(package),
+    )
+
+
+def _botorch(**settings: Any) -> BaseSampler:
+    from optuna_integration import BoTorchSampler  # loads torch, which takes seconds
+
+    sampler: BaseSampler = BoTorchSampler(**settings)
+    return sampler
 
 
 OURS: Final[Mapping[str, Entry]] = {
@@ -76,6 +104,13 @@ PEERS: Final[Mapping[str, Entry]] = {
     RANDOM: peer(RandomSampler),
 }
 SINGLE: Final[Mapping[str, Entry]] = {**OURS, **PEERS}
+# Other samplers for expensive trials, too slow for the benchmarks that run for minutes.
+MODELS: Final[Mapping[str, Entry]] = {
+    "TPE, multivariate=False": peer(TPESampler, multivariate=False),
+    "CMA-ES": peer(CmaEsSampler, warn_independent_sampling=False),
+    "GPSampler": peer(GPSampler),
+    "BoTorchSampler": peer(_botorch, package="optuna-integration", consider_running_trials=True),
+}
 # Several objectives.
 OURS_MULTI: Final[Mapping[str, Entry]] = {"MO-SOO": ours(MOSOOSampler)}
 MULTI: Final[Mapping[str, Entry]] = {

@@ -1,9 +1,7 @@
 """What parallel workers cost: real samplers, simulated workers.
 
-W workers share one study in memory through ask and tell. An evaluation takes a log-normal time with
-mean 1 and sigma 0.5 (of its logarithm), the same for all samplers; a worker that has told its value
-asks for the next point at once, and asking takes no time. A sampler is compared with itself at
-W = 1, by the mean over problems of log10 regret:
+W workers share one study in memory, with log-normal evaluation times (see `_workers.py`). A sampler
+is compared with itself at W = 1, by the mean over problems of log10 regret:
 
 - after equal numbers of finished evaluations, where more workers mean choices on fewer values;
 - at equal wall-clock: at time n/W, in mean evaluations, against one worker after n evaluations.
@@ -17,7 +15,6 @@ for each budget; one with a seed runs several times, and the mean is taken.
 from __future__ import annotations
 
 import argparse
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -25,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import optuna
 
-from benchmarks import _common, _problems
+from benchmarks import _common, _problems, _workers
 from benchmarks._problems import FloatArray
 from benchmarks._samplers import SINGLE, Entry
 from objectives.synthetic import Problem
@@ -33,7 +30,6 @@ from objectives.synthetic import Problem
 if TYPE_CHECKING:
     from plotly import graph_objects as go
 
-SIGMA: Final = 0.5  # standard deviation of the logarithm of a duration
 # StoSOO repeats its points by design; SOO with a depth limit is for comparison with the literature.
 DEFAULT: Final = tuple(name for name in SINGLE if name not in ("StoSOO", 'SOO, h_max="sqrt"'))
 COLUMNS: Final = 3  # panels in a row of the picture
@@ -64,37 +60,20 @@ class Run:
         return self.after(max(1, int(np.searchsorted(self.times, time, side="right"))))
 
 
-def durations(n: int, seed: int) -> FloatArray:
-    """(n,) log-normal durations with mean 1."""
-    rng = np.random.default_rng(seed)
-    return rng.lognormal(-(SIGMA**2) / 2, SIGMA, size=n)
-
-
 def simulate(problem: Problem, entry: Entry, *, workers: int, n: int, seed: int) -> Run:
     """Run `workers` workers until `n` evaluations have finished."""
     study = optuna.create_study(sampler=entry.make(problem.search_space, n, seed))
-    lengths = durations(n + workers, seed)
-    # Evaluations under way, the first to finish on top: time, trial, value.
-    queue: list[tuple[float, int, float]] = []
-    now, spent = 0.0, 0.0
     times: list[float] = []
     values: list[float] = []
-    trials: dict[int, optuna.Trial] = {}
+    spent = 0.0
     points = set()
-    while len(values) < n:
-        while len(queue) < workers:
-            trial = study.ask()
-            value = problem.objective(trial)
-            trials[trial.number] = trial
-            heapq.heappush(queue, (now + lengths[trial.number], trial.number, value))
-        now, number, value = heapq.heappop(queue)
-        study.tell(trials.pop(number), value)
-        times.append(now)
-        values.append(value)
-        spent += lengths[number]
-        points.add(tuple(study.get_trials(deepcopy=False)[number].params.values()))
+    for done in _workers.finished(study, problem.objective, workers=workers, n=n, seed=seed):
+        times.append(done.time)
+        values.append(done.value)
+        spent += done.length
+        points.add(tuple(study.get_trials(deepcopy=False)[done.number].params.values()))
     regrets = _problems.regrets(values, problem, n)
-    return Run(np.array(times), regrets, spent / (workers * now), n - len(points))
+    return Run(np.array(times), regrets, spent / (workers * times[-1]), n - len(points))
 
 
 # One sampler's studies by workers, budget and then problem and seed.

@@ -15,7 +15,7 @@ import argparse
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, SupportsFloat
 
 import nlopt
 import numpy as np
@@ -29,6 +29,8 @@ from objectives.synthetic import Problem
 
 # Values in the order of evaluation, for a problem and a number of evaluations.
 Search = Callable[[Problem, int], list[float]]
+# The value at a point (d,).
+Function = Callable[[Sequence[float] | FloatArray], SupportsFloat]
 
 
 class _BudgetSpentError(Exception):
@@ -36,18 +38,18 @@ class _BudgetSpentError(Exception):
 
 
 class Recorder:
-    """A problem that keeps the values of its evaluations, up to a budget."""
+    """A function that keeps the values of its evaluations, up to a budget."""
 
-    def __init__(self, problem: Problem, budget: int) -> None:
+    def __init__(self, function: Function, budget: int) -> None:
         self.values: list[float] = []
-        self._problem = problem
+        self._function = function
         self._budget = budget
 
     def __call__(self, point: Sequence[float] | FloatArray) -> float:
-        """The value at a point (d,) of the box."""
+        """The value at a point (d,)."""
         if len(self.values) == self._budget:
             raise _BudgetSpentError
-        value = float(self._problem(point))
+        value = float(self._function(point))
         self.values.append(value)
         return value
 
@@ -67,9 +69,16 @@ def optuna_search(problem: Problem, budget: int, *, entry: Entry, seed: int = 0)
 
 
 def scipy_direct(problem: Problem, budget: int, *, locally_biased: bool) -> list[float]:
-    """DIRECT of SciPy, which ends on evaluations only."""
-    record = Recorder(problem, budget)
+    """DIRECT of SciPy on a problem."""
     bounds = scipy.optimize.Bounds(problem.low, problem.high)
+    return direct(problem, bounds, budget, locally_biased=locally_biased)
+
+
+def direct(
+    function: Function, bounds: scipy.optimize.Bounds, budget: int, *, locally_biased: bool
+) -> list[float]:
+    """DIRECT of SciPy, which ends on evaluations only."""
+    record = Recorder(function, budget)
     with contextlib.suppress(_BudgetSpentError):
         scipy.optimize.direct(
             record,

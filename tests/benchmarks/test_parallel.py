@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import pytest
 
-from benchmarks import _problems, parallel
+from benchmarks import _problems, _workers, parallel
 from benchmarks._samplers import SINGLE, Entry
 
 Command = Callable[..., Any]
@@ -18,7 +18,7 @@ PROBLEM = _problems.problems(copies=1, names=["hartmann3"])[1]
 
 
 def test_durations_have_mean_one_and_the_stated_spread() -> None:
-    found = parallel.durations(200_000, seed=3)
+    found = _workers.durations(200_000, seed=3)
     assert np.mean(found) == pytest.approx(1.0, abs=0.01)
     assert np.std(np.log(found)) == pytest.approx(0.5, abs=0.01)
 
@@ -30,7 +30,7 @@ def test_one_worker_is_an_ordinary_study() -> None:
     study.optimize(PROBLEM.objective, n_trials=30)
     values = [trial.value for trial in study.trials if trial.value is not None]
     assert run.regrets.tolist() == _problems.regrets(values, PROBLEM, 30).tolist()
-    assert run.times.tolist() == pytest.approx(np.cumsum(parallel.durations(31, 5))[:30].tolist())
+    assert run.times.tolist() == pytest.approx(np.cumsum(_workers.durations(31, 5))[:30].tolist())
     assert run.efficiency == pytest.approx(1.0)
     assert run.duplicates == 0
 
@@ -41,7 +41,7 @@ def test_workers_are_never_idle(workers: int) -> None:
     n = 25
     run = parallel.simulate(PROBLEM, SINGLE["SOO"], workers=workers, n=n, seed=2)
     free = [0.0] * workers
-    finished, lengths = [], parallel.durations(n + workers, 2)
+    finished, lengths = [], _workers.durations(n + workers, 2)
     for length in lengths:
         end = heapq.heappop(free) + length
         finished.append((end, length))
