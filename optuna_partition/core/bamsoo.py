@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optuna_partition.core.box import Box
+from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Rank, Skip, Status
 from optuna_partition.core.node import Node
 from optuna_partition.core.soo import DepthLimit, soo
@@ -21,14 +22,16 @@ from optuna_partition.core.tree import Tree
 # A model that is sure of itself would reject children for ever.
 _SKIPS_IN_A_ROW = 60
 
-Trial = tuple[tuple[float, ...], Status, Rank]
+Point = tuple[float, ...]
+Trial = tuple[Point, Status, Rank]
 """Unit-cube point, (d,), what became of it, and its rank if it is known."""
 Width = Callable[[int], float]
 """How many standard deviations a bound lies from the mean, at the N-th test."""
-Bounds = Callable[[tuple[float, ...], float], tuple[float, float]]
-"""Lower and upper bound at a point (d,), so many standard deviations from the mean."""
+Bounds = Callable[[Sequence[Point], float], list[tuple[float, float]]]
+"""Lower and upper bounds at points, so many standard deviations from the mean."""
 Model = Callable[[Box, list[Trial]], Bounds]
 """Makes bounds of all trials that have a value or are under way, in their order."""
+Rule = Callable[[Tree], Claim | None]
 
 
 def bamsoo(
@@ -45,26 +48,67 @@ def bamsoo(
     Returns:
         A claim, or None if no evaluation is left to hand out.
     """
-    return gated(tree, rule=functools.partial(soo, h_max=h_max), model=model, width=width)
+    # N counts all children, whether they were evaluated or not.
+    tests = 1 + tree.count + tree.skipped
+    return gated(functools.partial(soo, h_max=h_max), Gate(tree, model, width, tests))
 
 
-def gated(
-    tree: Tree, *, rule: Callable[[Tree], Claim | None], model: Model, width: Width
-) -> Claim | None:
+class Gate:
+    """What a model says of the next evaluations of a tree.
+
+    Args:
+        tree: The partition.
+        model: Asked only if there is a feasible value.
+        width: Of the bounds.
+        test: Number N of the next test.
+    """
+
+    def __init__(self, tree: Tree, model: Model, width: Width, test: int) -> None:
+        self.tree = tree
+        self._model, self._width, self._test = model, width, test
+        self._trials = tree.trials()
+        self.best = _best(self._trials)
+
+    @functools.cached_property
+    def _bounds(self) -> Bounds:
+        return self._model(self.tree.box, self._trials)
+
+    def bounds(self, cells: Sequence[Cell], *, passed: int = 0) -> list[tuple[float, float]]:
+        """Lower and upper bounds at the centers of cells, `passed` tests later."""
+        points = [self.tree.box.middle(cell.levels, cell.index) for cell in cells]
+        return self._bounds(points, self._width(self._test + passed))
+
+    def passed_over(self, claim: Claim, passed: int, *, optimistic: bool) -> Skip | None:
+        """The claim as one that is passed over; None if it may beat the best value."""
+        divided = self.tree.divided_by(claim)
+        if claim.axis is None or divided is None or _is_passed_over(divided, claim):
+            return None
+        ((lower, upper),) = self.bounds([claim.cell], passed=passed)
+        if self.best is None or not lower > self.best:
+            return None
+        # Nothing is assumed of constraints but that they go on as at the parent's center.
+        violation = divided.evaluation.rank[0] if divided.known else 0.0
+        value = lower if optimistic else upper
+        return Skip(claim.cell, claim.axis, claim.round, value, violation)
+
+
+def gated(rule: Rule, gate: Gate, *, optimistic: bool = False) -> Claim | None:
     """The first evaluation of a rule that may beat the best value.
 
-    With several objectives, without a feasible value, or after 60 in a row, any evaluation will do.
+    Without a feasible value, with several objectives, or after 60 in a row, any will do.
+
+    Args:
+        rule: Chooses evaluations of the gate's tree.
+        gate: Says which may beat the best value.
+        optimistic: Whether the lower instead of the upper bound stands for the value.
     """
+    tree, skips = gate.tree, list[Skip]()
     claim = rule(tree)
-    trials = tree.trials()
-    best = _best(trials)
-    if claim is None or claim.axis is None or best is None:
+    if gate.best is None:
         return claim
-    bounds = model(tree.box, trials)
-    skips: list[Skip] = []
     try:
         while claim is not None and len(skips) < _SKIPS_IN_A_ROW:
-            skip = _tested(tree, claim, best, bounds, width)
+            skip = gate.passed_over(claim, len(skips), optimistic=optimistic)
             if skip is None:
                 break
             skips.append(skip)
@@ -93,20 +137,6 @@ def _best(trials: list[Trial]) -> float | None:
     known = [rank for _, status, rank in trials if status is Status.KNOWN and rank[0] == 0]
     found = min(known, default=None)
     return None if found is None or len(found) > 2 or math.isinf(found[-1]) else found[-1]
-
-
-def _tested(tree: Tree, claim: Claim, best: float, bounds: Bounds, width: Width) -> Skip | None:
-    """The claim as one that is passed over; None if it may beat the best value."""
-    divided = tree.divided_by(claim)
-    if claim.axis is None or divided is None or _is_passed_over(divided, claim):
-        return None
-    point = tree.box.middle(claim.cell.levels, claim.cell.index)
-    lower, upper = bounds(point, width(tree.count + tree.skipped + 1))
-    if not lower > best:
-        return None
-    # Nothing is assumed of constraints but that they go on as at the parent's center.
-    violation = divided.evaluation.rank[0] if divided.known else 0.0
-    return Skip(claim.cell, claim.axis, claim.round, upper, violation)
 
 
 def _is_passed_over(divided: Node, claim: Claim) -> bool:

@@ -30,6 +30,7 @@ class Round:
         width: Number of levels that the sweep takes together [LOGO].
         best: Best value when the round opened.
         level: Level of the sweep at which the claim was made, where the cell does not tell it.
+        reach: How many levels ahead the iteration looks [IMGPO].
     """
 
     number: int
@@ -38,6 +39,7 @@ class Round:
     width: int | None = None
     best: float | None = None
     level: int | None = None
+    reach: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,15 @@ def direct(
     """
     return (
         tree.owed()
-        or _continue_iteration(tree)
+        or continue_iteration(tree)
         or _open_iteration(tree, size, epsilon, one_per_size)
         or tree.speculative()
         or tree.unevaluated()
     )
 
 
-def _continue_iteration(tree: Tree) -> Claim | None:
+def continue_iteration(tree: Tree) -> Claim | None:
+    """The next division of the cells that were selected when the round opened."""
     members = tree.members(tree.round)
     divided = {member.node.cell for member in members if member.node is not None}
     for member in members:

@@ -84,7 +84,7 @@ class Tree:
     def __init__(self, box: Box, *, division: Division, group: Group, max_retries: int = 1) -> None:
         self.box = box
         self.root = root(box)
-        self._division = division
+        self.division = division
         self._group = group
         self._max_retries = max_retries
         # What each trial holds: a sample of an evaluation, or a record that hangs from a cell which
@@ -425,7 +425,7 @@ class Tree:
         return leaves
 
     def _node(self, cell: Cell, evaluation: Evaluation, above: Node | None) -> Node:
-        axes = self._division(self.box, cell)
+        axes = self.division(self.box, cell)
         axes = self._same.setdefault(axes, axes)
         return Node(self._shared(cell), evaluation, above, axes)
 

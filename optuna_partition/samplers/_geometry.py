@@ -184,6 +184,7 @@ def _round_to_json(round_: Round) -> dict[str, Any]:
         "width": round_.width,
         "best": round_.best,
         "level": round_.level,
+        "reach": round_.reach,
     }
     found: dict[str, Any] = {"round": round_.number}
     found |= {name: value for name, value in optional.items() if value is not None}
@@ -193,7 +194,9 @@ def _round_to_json(round_: Round) -> dict[str, Any]:
 
 
 def _round(found: Mapping[str, Any]) -> Round:
-    best = found.get("best")
+    best, reach = found.get("best"), found.get("reach")
+    if reach is not None and not 1 <= reach < math.inf:
+        raise ValueError(f"reach is {reach!r}, expected a number of levels from 1")
     return Round(
         _count(found["round"]),
         _optional(found.get("max_depth"), _DEEPEST),
@@ -201,6 +204,7 @@ def _round(found: Mapping[str, Any]) -> Round:
         _optional(found.get("width"), _DEEPEST),
         None if best is None else float(best),
         _optional(found.get("level"), _DEEPEST),
+        None if reach is None else float(reach),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +20,14 @@ class ProcessBounds:
 
     process: GaussianProcess
 
-    def __call__(self, point: tuple[float, ...], width: float) -> tuple[float, float]:
-        """Lower and upper bound, `width` standard deviations from the mean, at a point (d,)."""
-        mean, sd = self.process.posterior(np.array([point]))
-        ends = self.process.warp.inverse(mean + width * sd * np.array([-1.0, 1.0]))
-        return float(ends[0]), float(ends[1])
+    def __call__(
+        self, points: Sequence[tuple[float, ...]], width: float
+    ) -> list[tuple[float, float]]:
+        """Lower and upper bounds, `width` standard deviations from the mean, at points (d,)."""
+        mean, sd = self.process.posterior(np.array(points))
+        lower = self.process.warp.inverse(mean - width * sd)
+        upper = self.process.warp.inverse(mean + width * sd)
+        return list(zip(lower.tolist(), upper.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

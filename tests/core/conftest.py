@@ -11,11 +11,12 @@ import pytest
 from hypothesis import strategies as st
 
 from optuna_partition.core import cell as cells
-from optuna_partition.core.bamsoo import Bounds, Trial, bamsoo, constant
+from optuna_partition.core.bamsoo import Bounds, Point, Trial, bamsoo, constant
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Record, Status
 from optuna_partition.core.direct import direct
+from optuna_partition.core.imgpo import imgpo
 from optuna_partition.core.logo import logo
 from optuna_partition.core.mosoo import mosoo
 from optuna_partition.core.refinement import refined
@@ -40,10 +41,11 @@ def nearest(box: Box, trials: list[Trial]) -> Bounds:
     """Bounds of a function whose slope is the width: a model without a model."""
     known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
 
-    def bounds(point: tuple[float, ...], width: float) -> tuple[float, float]:
-        finite = [(math.dist(point, other), value) for other, value in known if value < math.inf]
-        away, value = min(finite)
-        return value - width * away, value + width * away
+    finite = [(point, value) for point, value in known if value < math.inf]
+
+    def bounds(points: Sequence[Point], width: float) -> list[tuple[float, float]]:
+        found = [min((math.dist(point, p), v) for p, v in finite) for point in points]
+        return [(value - width * away, value + width * away) for away, value in found]
 
     return bounds
 
@@ -70,7 +72,12 @@ METHODS = {
     "bamsoo": Method(
         cells.one_longest_side,
         cells.depth,
-        functools.partial(bamsoo, model=nearest, width=functools.partial(constant, beta=3.0)),
+        functools.partial(bamsoo, model=nearest, width=functools.partial(constant, beta=8.0)),
+    ),
+    "imgpo": Method(
+        cells.one_longest_side,
+        cells.depth,
+        functools.partial(imgpo, model=nearest, width=functools.partial(constant, beta=3.0)),
     ),
     "jones1993": Method(
         cells.all_longest_sides,

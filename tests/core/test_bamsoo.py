@@ -12,7 +12,7 @@ import pytest
 
 from objectives import synthetic
 from optuna_partition.core import cell as cells
-from optuna_partition.core.bamsoo import Bounds, Model, Trial, bamsoo, constant, gated, theory
+from optuna_partition.core.bamsoo import Bounds, Model, Trial, bamsoo, constant, theory
 from optuna_partition.core.box import Box, FloatAxis
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Observation, Record, Skip, Status
@@ -26,11 +26,11 @@ TWO = functools.partial(constant, beta=2.0)
 
 
 def never_closed(box: Box, trials: list[Trial]) -> Bounds:
-    return lambda point, width: (-math.inf, math.inf)
+    return lambda points, width: [(-math.inf, math.inf)] * len(points)
 
 
 def always_closed(box: Box, trials: list[Trial]) -> Bounds:
-    return lambda point, width: (1e9, 1e9)
+    return lambda points, width: [(1e9, 1e9)] * len(points)
 
 
 def value_at(problem: synthetic.Problem, box: Box, cell: Cell) -> float:
@@ -82,7 +82,7 @@ def textbook_bamsoo(
                 ]
                 tests = len(evaluated) + len(passed) + 1
                 bounds = model(box, trials)
-                lower, upper = bounds(box.middle(part.levels, part.index), width(tests))
+                ((lower, upper),) = bounds([box.middle(part.levels, part.index)], width(tests))
                 if lower > min(known.values()):
                     leaves[part] = upper
                     passed.append((part, upper))
@@ -209,11 +209,11 @@ def test_what_was_passed_over_is_evaluated_when_nothing_else_is_left(tree: Tree)
 
 def test_constraints_and_failures_leave_the_gate_open(tree: Tree) -> None:
     tree.record(0, Record(Claim(tree.root), Status.KNOWN, 1.0, violation=2.0))
-    claim = gated(tree, rule=soo, model=always_closed, width=TWO)
+    claim = bamsoo(tree, model=always_closed, width=TWO)
     assert claim is not None
     assert claim.skips == ()
     tree.observe(1, Observation((2.1,), Status.KNOWN, 4.0))
-    claim = gated(tree, rule=soo, model=always_closed, width=TWO)
+    claim = bamsoo(tree, model=always_closed, width=TWO)
     assert claim is not None
     assert len(claim.skips) == 60
     # The infeasible center of the box lends its violation to what is passed over below it.
@@ -232,7 +232,7 @@ def test_the_model_knows_all_trials(tree: Tree) -> None:
     tree.record(1, Record(Claim(side(tree, 2), 0), Status.PENDING))
     tree.record(4, Record(Claim(side(tree, 0), 0), Status.FAILED))
     tree.record(5, Record(Claim(cells.child(tree.box, side(tree, 0), 0, 0), 0), Status.KNOWN, 8.0))
-    gated(tree, rule=soo, model=model, width=TWO)
+    bamsoo(tree, model=model, width=TWO)
     points = [point for point, _, _ in seen[0]]
     assert np.array(points).ravel() == pytest.approx([1 / 2, 5 / 6, 0.2, 0.1, 1 / 18])
     assert [rank[-1] for _, status, rank in seen[0] if status is Status.KNOWN] == [1, 5, 8]
@@ -243,9 +243,9 @@ def test_running_trials_narrow_the_bounds_of_the_process() -> None:
     known: list[Trial] = [
         ((x, y), Status.KNOWN, (0.0, x + y * y)) for x in (0.1, 0.5, 0.9) for y in (0.2, 0.7)
     ]
-    free = MODEL(box, known)((0.3, 0.4), 2.0)
+    free = MODEL(box, known)([(0.3, 0.4)], 2.0)[0]
     pending: list[Trial] = [*known, ((0.31, 0.4), Status.PENDING, (math.inf, math.inf))]
-    busy = MODEL(box, pending)((0.3, 0.4), 2.0)
+    busy = MODEL(box, pending)([(0.3, 0.4)], 2.0)[0]
     assert free[0] < busy[0] < busy[1] < free[1]
-    middle = MODEL(box, pending)((0.3, 0.4), 0.0)
-    assert middle[0] == middle[1] == pytest.approx(MODEL(box, known)((0.3, 0.4), 0.0)[0])
+    middle = MODEL(box, pending)([(0.3, 0.4)], 0.0)[0]
+    assert middle[0] == middle[1] == pytest.approx(MODEL(box, known)([(0.3, 0.4)], 0.0)[0][0])

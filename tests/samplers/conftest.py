@@ -18,6 +18,7 @@ from optuna.distributions import (
 from optuna_partition import (
     BaMSOOSampler,
     DIRECTSampler,
+    IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -47,6 +48,7 @@ SAMPLERS: dict[str, Factory] = {
     "logo_refined": functools.partial(LOGOSampler, width=3, refine=True),
     "mosoo": MOSOOSampler,
     "bamsoo": BaMSOOSampler,
+    "imgpo": IMGPOSampler,
 }
 
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_partition import BaMSOOSampler, FDASampler, SOOSampler, StoSOOSampler
+from optuna_partition import BaMSOOSampler, FDASampler, IMGPOSampler, SOOSampler, StoSOOSampler
 from optuna_partition.core.cell import Cell, depth, one_longest_side
 from optuna_partition.core.claim import Claim, Round
 from optuna_partition.samplers import _journal
@@ -111,7 +111,7 @@ def damaged(content: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo"]
+    "name", ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo", "imgpo"]
 )
 def test_a_damaged_claim_stops_no_study(
     name: str,
@@ -122,6 +122,7 @@ def test_a_damaged_claim_stops_no_study(
     others: dict[str, Callable[..., BaseSampler]] = {
         "fda": FDASampler,
         "stosoo": functools.partial(StoSOOSampler, n_trials=40),
+        "imgpo": functools.partial(IMGPOSampler, beta=0.3),
         "bamsoo": functools.partial(BaMSOOSampler, beta=0.3),
     }
     factory = (factories | others)[name]

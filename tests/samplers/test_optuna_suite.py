@@ -18,6 +18,7 @@ from optuna_partition import (
     BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
+    IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -41,6 +42,7 @@ class TestPartitionSamplers(
             FDASampler,
             functools.partial(StoSOOSampler, n_trials=100),
             BaMSOOSampler,
+            IMGPOSampler,
         ],
         ids=[
             "soo",
@@ -53,6 +55,7 @@ class TestPartitionSamplers(
             "fda",
             "stosoo",
             "bamsoo",
+            "imgpo",
         ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:

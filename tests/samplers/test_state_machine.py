@@ -34,6 +34,7 @@ from optuna_partition import (
     BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
+    IMGPOSampler,
     LOGOSampler,
     SequOOLSampler,
     SOOSampler,
@@ -160,6 +161,7 @@ MAKERS = {
     "sequool": functools.partial(SequOOLSampler, n_trials=40, max_retries=RETRIES),
     "logo": functools.partial(LOGOSampler, refine=True, max_retries=RETRIES),
     "bamsoo": functools.partial(BaMSOOSampler, max_retries=RETRIES, beta=0.3),
+    "imgpo": functools.partial(IMGPOSampler, max_retries=RETRIES, beta=0.3),
     "fda": functools.partial(FDASampler, max_retries=RETRIES),
 }
 
