@@ -232,7 +232,8 @@ def draw(
                 named.add(sampler)
     figure.update_xaxes(type="log", tickvals=list(budgets))
     figure.update_xaxes(title="trials", row=2)
-    figure.update_yaxes(title="normalized regret", type="log", row=1, col=1)
+    figure.update_yaxes(type="log", row=1)
+    figure.update_yaxes(title="normalized regret", row=1, col=1)
     figure.update_yaxes(title="mean rank", row=2, col=1)
-    title = f"Normalized regret and rank, {len(tasks)} tuning tasks"
+    title = f"Normalized regret and rank, {len(tasks)} tasks"
     return _common.style(figure, title=title, height=760)
