@@ -212,7 +212,8 @@ def _probe(found: Any) -> Probe:
     point, best, width, count = found
     if not 0 < float(width) <= 1:
         raise ValueError(f"{width!r} is no half-width in (0, 1]")
-    return Probe(tuple(float(u) for u in point), float(best), float(width), _count(count))
+    beaten = None if best is None else float(best)
+    return Probe(tuple(float(u) for u in point), beaten, float(width), _count(count))
 
 
 def _skips_to_json(skips: tuple[Skip, ...]) -> dict[str, Any]:

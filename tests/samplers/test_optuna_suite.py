@@ -21,6 +21,7 @@ from optuna_partition import (
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
+    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
     StoSOOSampler,
@@ -43,6 +44,7 @@ class TestPartitionSamplers(
             functools.partial(StoSOOSampler, n_trials=100),
             BaMSOOSampler,
             IMGPOSampler,
+            PartitionGPSampler,
         ],
         ids=[
             "soo",
@@ -56,6 +58,7 @@ class TestPartitionSamplers(
             "stosoo",
             "bamsoo",
             "imgpo",
+            "hybrid",
         ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
