@@ -336,6 +336,7 @@ def test_core_import_is_quick_and_lean(core: CoreEnvironment) -> None:
             "plot",
         ),
         ("from objectives import FineTuneObjective", "llm"),
+        ("from optuna_partition import BoTorchGPSampler", "gp"),
     ],
 )
 def test_a_missing_extra_is_named(core: CoreEnvironment, code: str, extra: str) -> None:

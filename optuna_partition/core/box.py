@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 # Neighboring centers of a float axis stay this many rounding errors apart, so that they decode to
 # different numbers.
@@ -386,6 +386,21 @@ def _is_choice(value: Any, choice: Any) -> bool:
     )
 
 
+def key_of(axis: Axis, value: Any) -> Any:
+    """What tells the values of an axis apart: the float, or the number of the value.
+
+    The number keeps choices such as 1, 1.0 and True apart, which are equal to Python.
+    """
+    if isinstance(axis, GridAxis):
+        return axis.values.index(value)
+    return axis.part(0, 0, value) if isinstance(axis, ChoiceAxis) else value
+
+
+def count_of(axis: Axis) -> int:
+    """Number of values of a finite axis."""
+    return len(axis.choices if isinstance(axis, ChoiceAxis) else cast(GridAxis, axis).values)
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """The search space: axes in the order in which ties between equally long sides are broken.
@@ -423,6 +438,10 @@ class Box:
     def units(self, values: Sequence[Any]) -> tuple[float, ...]:
         """Where parameter values, in the order of the axes, lie in the unit cube."""
         return tuple(axis.unit(value) for axis, value in zip(self.axes, values, strict=True))
+
+    def key(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """What tells points apart, for parameter values in the order of the axes."""
+        return tuple(map(key_of, self.axes, values))
 
     def middle(self, levels: Sequence[int], index: Sequence[int]) -> tuple[float, ...]:
         """Where a cell's center lies in the unit cube, shape (d,)."""

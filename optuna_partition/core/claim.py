@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna_partition.core.cell import Cell
@@ -48,13 +49,13 @@ class Probe:
 
     Args:
         point: (d,) in unit-cube lengths.
-        best: Value that it was meant to beat; None if there was none.
+        best: Value that it was meant to beat.
         width: Half-width of the trust region, in unit-cube lengths.
         count: How many evaluations the tree held.
     """
 
     point: tuple[float, ...]
-    best: float | None
+    best: float
     width: float
     count: int
 
@@ -110,10 +111,6 @@ class Status(enum.Enum):
     SUBSTITUTED = "substituted"
 
 
-Trial = tuple[tuple[float, ...], Status, Rank]
-"""Unit-cube point, (d,), what became of it, and its rank if it is known: what a model sees."""
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """A claim and what became of it.
@@ -143,6 +140,8 @@ class Observation:
         value: As in `Record`.
         violation: As in `Record`.
         objectives: As in `Record`.
+        constraints: Values of the constraints by name, feasible where none is above 0.
+        variance: Of the value, where a standard error is known; NaN where not.
     """
 
     values: tuple[Any, ...]
@@ -150,6 +149,8 @@ class Observation:
     value: float = math.inf
     violation: float = 0.0
     objectives: tuple[float, ...] = ()
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    variance: float = math.nan
 
 
 def rank_of(violation: float, *values: float) -> Rank:

@@ -26,9 +26,9 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from optuna_partition.core.box import Axis, Box, ChoiceAxis, GridAxis
+from optuna_partition.core.box import Axis, Box, ChoiceAxis, GridAxis, count_of, key_of
 from optuna_partition.core.claim import WORST, Observation, Rank, Status, rank_of
 
 SHRINKAGE = math.sqrt(2) - 1
@@ -331,7 +331,7 @@ class Fractal:
         if observation is None or not self._holds(observation.values):
             self._set((number, True), None)
             return observation is None
-        key = _locate(self.box, observation.values)
+        key = self.box.key(observation.values)
         rank = rank_of(observation.violation, observation.value)
         self._set((number, True), _Entry(key, (), observation.status, rank))
         return True
@@ -515,7 +515,7 @@ class Fractal:
         return self._key_at(self.units(claim))
 
     def _key_at(self, units: Sequence[float]) -> Key:
-        return tuple(_coordinate(a, a.at(u)) for a, u in zip(self.box.axes, units, strict=True))
+        return tuple(key_of(a, a.at(u)) for a, u in zip(self.box.axes, units, strict=True))
 
     def _sphere_keys(self, path: Path) -> tuple[Key, ...]:
         found = self._keys.get(path)
@@ -648,7 +648,7 @@ class Fractal:
             offset[walk.axis] += step
             unit = self._local_unit(center, offset[walk.axis], walk.scale)
             key = list(walk.key)
-            key[walk.axis] = _coordinate(axis, axis.at(unit))
+            key[walk.axis] = key_of(axis, axis.at(unit))
             yield offset, tuple(key)
 
     def remaining(self) -> FractalClaim | None:
@@ -676,7 +676,7 @@ class Fractal:
     def _counts(self, scale: int) -> list[int]:
         """Number of grid points along each axis."""
         return [
-            _count(axis) if axis.finite else 2 ** min(scale, halvings)
+            count_of(axis) if axis.finite else 2 ** min(scale, halvings)
             for axis, halvings in zip(self.box.axes, self._halvings, strict=True)
         ]
 
@@ -715,25 +715,6 @@ def _digits(rank: int, counts: Sequence[int]) -> tuple[int, ...]:
         rank, digit = divmod(rank, count)
         found.append(digit)
     return tuple(reversed(found))
-
-
-def _count(axis: Axis) -> int:
-    """Number of values of a finite axis."""
-    return len(axis.choices if isinstance(axis, ChoiceAxis) else cast(GridAxis, axis).values)
-
-
-def _coordinate(axis: Axis, value: Any) -> Any:
-    """What tells the values of an axis apart: the float, or the number of the value.
-
-    The number keeps choices such as 1, 1.0 and True apart, which are equal to Python.
-    """
-    if isinstance(axis, GridAxis):
-        return axis.values.index(value)
-    return axis.part(0, 0, value) if isinstance(axis, ChoiceAxis) else value
-
-
-def _locate(box: Box, values: Sequence[Any]) -> Key:
-    return tuple(map(_coordinate, box.axes, values))
 
 
 def _unit(axis: Axis, coordinate: Any) -> float:

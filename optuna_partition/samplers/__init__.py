@@ -1,16 +1,23 @@
-"""Samplers that partition the search space."""
+"""Samplers that partition the search space, and one on BoTorch that is imported when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from optuna_partition.samplers._partition import PartitionSampler, SpaceExhaustedError
 from optuna_partition.samplers.bamsoo import BaMSOOSampler
 from optuna_partition.samplers.direct import DIRECTSampler
 from optuna_partition.samplers.fda import FDASampler
-from optuna_partition.samplers.hybrid import PartitionGPSampler
 from optuna_partition.samplers.imgpo import IMGPOSampler
 from optuna_partition.samplers.logo import LOGOSampler
 from optuna_partition.samplers.mosoo import MOSOOSampler
 from optuna_partition.samplers.sequool import SequOOLSampler
 from optuna_partition.samplers.soo import SOOSampler
 from optuna_partition.samplers.stosoo import StoSOOSampler
+
+if TYPE_CHECKING:
+    from optuna_partition.samplers.botorch_gp import BoTorchGPSampler as BoTorchGPSampler
 
 __all__ = [
     "BaMSOOSampler",
@@ -19,10 +26,28 @@ __all__ = [
     "IMGPOSampler",
     "LOGOSampler",
     "MOSOOSampler",
-    "PartitionGPSampler",
     "PartitionSampler",
     "SOOSampler",
     "SequOOLSampler",
     "SpaceExhaustedError",
     "StoSOOSampler",
 ]
+
+LAZY: Final = {"BoTorchGPSampler": "botorch_gp"}
+"""Samplers that need the extra `gp`, and their modules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{LAZY[name]}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "optuna_partition":
+            raise
+        raise ImportError(
+            f"{name} needs the package {package!r}; "
+            "install it with: pip install 'optuna-partition[gp]'"
+        ) from error
+    return getattr(module, name)

@@ -1,7 +1,8 @@
 """How a search space is divided, as far as the journal and the samplers need to know.
 
-Two geometries share the claims, the resolve protocol and the base sampler: boxes that are trisected
-(`TreeGeometry`) and spheres that are decomposed (`FractalGeometry`).
+Three geometries share the claims, the resolve protocol and the base sampler: boxes that are
+trisected (`TreeGeometry`), spheres that are decomposed (`FractalGeometry`), and single points
+(`PointGeometry`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
 from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Observation, Probe, Record, Round, Skip, Status
+from optuna_partition.core.evaluations import Evaluations, Point, PointRecord
 from optuna_partition.core.fractal import (
     ROOT,
     Fractal,
@@ -40,12 +42,16 @@ class Outcome:
         value: Minimized value of one objective.
         violation: By how much the constraints are violated.
         objectives: Minimized values of several objectives.
+        constraints: Values of the constraints by name.
+        variance: Of the value, where the trial states its standard error; NaN where not.
     """
 
     status: Status
     value: float = math.inf
     violation: float = 0.0
     objectives: tuple[float, ...] = ()
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    variance: float = math.nan
 
 
 class Search(Protocol):
@@ -73,6 +79,10 @@ class Geometry(Protocol):
     @property
     def name(self) -> str:
         """Names the geometry in claims: those of another one mean nothing to it."""
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether an evaluated point is worth as much as a claim."""
 
     def search(self, box: Box) -> Any:
         """An empty fold over a box."""
@@ -119,6 +129,11 @@ class TreeGeometry:
         """Name of the division: samplers with the same one go on with each other's cells."""
         return self.division.__name__
 
+    @property
+    def takes_points(self) -> bool:
+        """A point that is no center divides nothing."""
+        return False
+
     def search(self, box: Box) -> Tree:
         """An empty tree."""
         return Tree(box, division=self.division, group=self.group, max_retries=self.max_retries)
@@ -163,7 +178,7 @@ class TreeGeometry:
         if claim.round is not None:
             found |= _round_to_json(claim.round)
         if claim.skips:
-            found |= _skips_to_json(claim.skips)
+            found["skips"] = [_skip_to_json(skip) for skip in claim.skips]
         return found
 
     def from_json(self, found: Mapping[str, Any]) -> Claim:
@@ -174,7 +189,7 @@ class TreeGeometry:
             _round(found) if "round" in found else None,
             _count(found.get("repeat", 0)),
             _probe(found["probe"]) if "probe" in found else None,
-            _skips(found.get("skips", []), found.get("skip_rounds", [])),
+            _skips(found.get("skips", [])),
         )
 
 
@@ -212,42 +227,25 @@ def _probe(found: Any) -> Probe:
     point, best, width, count = found
     if not 0 < float(width) <= 1:
         raise ValueError(f"{width!r} is no half-width in (0, 1]")
-    beaten = None if best is None else float(best)
-    return Probe(tuple(float(u) for u in point), beaten, float(width), _count(count))
+    return Probe(tuple(float(u) for u in point), float(best), float(width), _count(count))
 
 
-def _skips_to_json(skips: tuple[Skip, ...]) -> dict[str, Any]:
-    """Dozens of skips share a few rounds: those are written once."""
-    rounds = list(dict.fromkeys(skip.round for skip in skips))
-    return {
-        "skips": [
-            [s.cell.levels, s.cell.index, s.axis, s.value, s.violation, rounds.index(s.round)]
-            for s in skips
-        ],
-        "skip_rounds": [None if round_ is None else _round_to_json(round_) for round_ in rounds],
-    }
+def _skip_to_json(skip: Skip) -> list[Any]:
+    round_ = None if skip.round is None else _round_to_json(skip.round)
+    return [skip.cell.levels, skip.cell.index, skip.axis, skip.value, skip.violation, round_]
 
 
-def _skips(found: Any, rounds: Any) -> tuple[Skip, ...]:
+def _skips(found: Any) -> tuple[Skip, ...]:
     if len(found) > MAX_SKIPS:
         raise ValueError(f"{len(found)} evaluations are passed over, expected at most {MAX_SKIPS}")
-    read = dict(enumerate(None if round_ is None else _round(round_) for round_ in rounds))
-    return tuple(_skip(read, *each) for each in found)
+    return tuple(_skip(*each) for each in found)
 
 
-def _skip(
-    rounds: Mapping[int, Round | None],
-    levels: Any,
-    index: Any,
-    axis: Any,
-    value: Any,
-    violation: Any,
-    round_: Any,
-) -> Skip:
+def _skip(levels: Any, index: Any, axis: Any, value: Any, violation: Any, round_: Any) -> Skip:
     if math.isnan(value) or not violation >= 0:
         raise ValueError(f"{value!r} and {violation!r} are no value and no violation")
-    cell = _cell((levels, index))
-    return Skip(cell, _count(axis), rounds[_count(round_)], float(value), float(violation))
+    read = None if round_ is None else _round(round_)
+    return Skip(_cell((levels, index)), _count(axis), read, float(value), float(violation))
 
 
 def _cell(found: Any) -> Cell:
@@ -288,6 +286,11 @@ class FractalGeometry:
         """Spheres of one shape: another depth or inflation names other points."""
         return f"fractal {self.depth} {self.inflation} {self.min_step}"
 
+    @property
+    def takes_points(self) -> bool:
+        """A point that is none of a sphere's decides nothing."""
+        return False
+
     def search(self, box: Box) -> Fractal:
         """An empty decomposition."""
         return Fractal(
@@ -325,3 +328,64 @@ class FractalGeometry:
     def from_json(self, found: Mapping[str, Any]) -> FractalClaim:
         """The inverse."""
         return claim_from_json(dict(found))
+
+
+@final
+@dataclass(frozen=True)
+class PointGeometry:
+    """Nothing is divided: a claim is a point of the unit cube.
+
+    Args:
+        max_retries: How often a failed point may be handed out again.
+    """
+
+    max_retries: int = 1
+
+    @property
+    def name(self) -> str:
+        """Points of any rule are the same."""
+        return "points"
+
+    @property
+    def takes_points(self) -> bool:
+        """All that it knows is points."""
+        return True
+
+    def search(self, box: Box) -> Evaluations:
+        """Nothing known."""
+        return Evaluations(box, max_retries=self.max_retries)
+
+    def root(self, box: Box | None) -> Point:
+        """The center of the box."""
+        return () if box is None else box.units(tuple(box.center().values()))
+
+    def record(self, claim: Point, outcome: Outcome) -> PointRecord:
+        """A point with what became of it."""
+        return PointRecord(
+            claim,
+            outcome.status,
+            outcome.value,
+            outcome.objectives,
+            outcome.constraints,
+            outcome.variance,
+        )
+
+    def fits(self, search: Evaluations, claim: Point) -> bool:
+        """Whether it is a point of the box."""
+        return len(claim) == len(search.box.axes) and all(0 <= unit <= 1 for unit in claim)
+
+    def decode(self, search: Evaluations, claim: Point) -> dict[str, Any]:
+        """Parameter values of the point."""
+        return search.box.at(claim)
+
+    def is_root(self, claim: Point) -> bool:
+        """Whether the box is not known yet."""
+        return claim == ()
+
+    def to_json(self, claim: Point) -> dict[str, Any]:
+        """The point as a list."""
+        return {"point": claim}
+
+    def from_json(self, found: Mapping[str, Any]) -> Point:
+        """The inverse."""
+        return tuple(float(unit) for unit in found["point"])

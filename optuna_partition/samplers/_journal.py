@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,7 @@ class Journal:
         directions: Directions of the study.
         claim_timeout: Seconds after which the claim of a running trial is free again; None for
             never.
+        stderr_attr: User attribute that holds the standard error of a trial's value; None: none.
     """
 
     def __init__(
@@ -134,12 +136,14 @@ class Journal:
         *,
         directions: Sequence[StudyDirection],
         claim_timeout: float | None,
+        stderr_attr: str | None = None,
     ) -> None:
         self.space = space
         self.search = geometry.search(space.box)
         self._geometry = geometry
         self._signs = [-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in directions]
         self._claim_timeout = claim_timeout
+        self._stderr_attr = stderr_attr
         self._follower = Follower()
         self._warned: set[str] = set()
         # The claims of trials that are under way, by the text that they were read from.
@@ -185,11 +189,12 @@ class Journal:
             if entry is None or entry.box not in (None, self.space.fingerprint):
                 return None
             if entry.division != self._geometry.name:
-                self._warn(
-                    "division",
-                    f"trial {trial.number} was chosen by a sampler that divides the space in "
-                    "another way; such trials count as observations",
-                )
+                if not self._geometry.takes_points:
+                    self._warn(
+                        "division",
+                        f"trial {trial.number} was chosen by a sampler that divides the space in "
+                        "another way; such trials count as observations",
+                    )
                 return None
             if entry.box is None:
                 return self._geometry.root(self.space.box)
@@ -222,7 +227,13 @@ class Journal:
         if values is None or outcome is None or outcome.status is Status.FAILED:
             return None
         return Observation(
-            values, outcome.status, outcome.value, outcome.violation, outcome.objectives
+            values,
+            outcome.status,
+            outcome.value,
+            outcome.violation,
+            outcome.objectives,
+            outcome.constraints,
+            outcome.variance,
         )
 
     def _outcome(self, trial: FrozenTrial) -> Outcome | None:
@@ -246,7 +257,28 @@ class Journal:
     def _known(self, trial: FrozenTrial, values: list[float]) -> Outcome:
         violation = sum(max(0.0, constraint) for constraint in trial.constraints.values())
         objectives = tuple(values) if len(self._signs) > 1 else ()
-        return Outcome(Status.KNOWN, values[0], violation, objectives)
+        return Outcome(
+            Status.KNOWN,
+            values[0],
+            violation,
+            objectives,
+            trial.constraints,
+            self._variance(trial),
+        )
+
+    def _variance(self, trial: FrozenTrial) -> float:
+        """Square of the standard error that the trial states; NaN if it states none."""
+        error = None if self._stderr_attr is None else trial.user_attrs.get(self._stderr_attr)
+        if error is None:
+            return math.nan
+        if isinstance(error, int | float) and 0 <= error < _INFINITY:
+            return float(error) ** 2
+        self._warn(
+            "stderr",
+            f"standard error {self._stderr_attr!r} of trial {trial.number} is {error!r}, expected "
+            "a number of 0 or more; it counts as unknown",
+        )
+        return math.nan
 
     def _warn(self, kind: str, what: str) -> None:
         if kind not in self._warned:

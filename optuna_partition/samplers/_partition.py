@@ -75,6 +75,8 @@ class PartitionSampler(BaseSampler):
             trial number and name.
         warn_independent_sampling: Whether to log a warning when that happens.
         multi_objective: Whether the rule can rank several objectives.
+        stderr_attr: User attribute that holds the standard error of a trial's value, for rules that
+            take it into account; None: none.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class PartitionSampler(BaseSampler):
         independent_sampler: BaseSampler | None,
         warn_independent_sampling: bool,
         multi_objective: bool = False,
+        stderr_attr: str | None = None,
     ) -> None:
         if not is_count(max_retries):
             raise ValueError(f"max_retries is {max_retries!r}, expected an integer of 0 or more.")
@@ -103,6 +106,7 @@ class PartitionSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._multi_objective = multi_objective
+        self._stderr_attr = stderr_attr
         self._forget()
 
     def _forget(self) -> None:
@@ -338,6 +342,7 @@ class _StudyCache:
                 sampler._geometry,
                 directions=study.directions,
                 claim_timeout=sampler._claim_timeout,
+                stderr_attr=sampler._stderr_attr,
             )
         return self._journal
 

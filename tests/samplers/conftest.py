@@ -21,7 +21,6 @@ from optuna_partition import (
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
-    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
 )
@@ -50,7 +49,6 @@ SAMPLERS: dict[str, Factory] = {
     "mosoo": MOSOOSampler,
     "bamsoo": BaMSOOSampler,
     "imgpo": IMGPOSampler,
-    "hybrid": PartitionGPSampler,
 }
 
 

@@ -111,8 +111,7 @@ def damaged(content: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo", "imgpo", "hybrid"],
+    "name", ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo", "imgpo"]
 )
 def test_a_damaged_claim_stops_no_study(
     name: str,

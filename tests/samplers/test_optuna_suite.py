@@ -16,12 +16,12 @@ from optuna.testing.pytest_samplers import (
 
 from optuna_partition import (
     BaMSOOSampler,
+    BoTorchGPSampler,
     DIRECTSampler,
     FDASampler,
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
-    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
     StoSOOSampler,
@@ -44,7 +44,6 @@ class TestPartitionSamplers(
             functools.partial(StoSOOSampler, n_trials=100),
             BaMSOOSampler,
             IMGPOSampler,
-            PartitionGPSampler,
         ],
         ids=[
             "soo",
@@ -58,7 +57,6 @@ class TestPartitionSamplers(
             "stosoo",
             "bamsoo",
             "imgpo",
-            "hybrid",
         ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
@@ -72,3 +70,9 @@ class TestMultiObjective(
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return MOSOOSampler
+
+
+class TestBoTorchGP(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return functools.partial(BoTorchGPSampler, n_startup_trials=3)
