@@ -18,8 +18,10 @@ from optuna.samplers import (
 )
 
 from optuna_partition import (
+    BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
+    IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
     SequOOLSampler,
@@ -96,7 +98,11 @@ OURS: Final[Mapping[str, Entry]] = {
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
+    "BaMSOO": ours(BaMSOOSampler),
+    "IMGPO": ours(IMGPOSampler),
 }
+# Ours with a model: dozens of ms an ask.
+OURS_MODELS: Final = frozenset({"BaMSOO", "IMGPO"})
 RANDOM: Final = "random"
 PEERS: Final[Mapping[str, Entry]] = {
     "TPE": peer(TPESampler),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Rank, Skip, Status
+from optuna_partition.core.claim import Claim, Skip, Status, Trial
 from optuna_partition.core.node import Node
 from optuna_partition.core.soo import DepthLimit, soo
 from optuna_partition.core.tree import Tree
@@ -23,8 +23,6 @@ from optuna_partition.core.tree import Tree
 _SKIPS_IN_A_ROW = 60
 
 Point = tuple[float, ...]
-Trial = tuple[Point, Status, Rank]
-"""Unit-cube point, (d,), what became of it, and its rank if it is known."""
 Width = Callable[[int], float]
 """How many standard deviations a bound lies from the mean, at the N-th test."""
 Bounds = Callable[[Sequence[Point], float], list[tuple[float, float]]]

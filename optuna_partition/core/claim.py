@@ -49,13 +49,13 @@ class Probe:
 
     Args:
         point: (d,) in unit-cube lengths.
-        best: Value that it was meant to beat.
+        best: Value that it was meant to beat; None if there was none.
         width: Half-width of the trust region, in unit-cube lengths.
         count: How many evaluations the tree held.
     """
 
     point: tuple[float, ...]
-    best: float
+    best: float | None
     width: float
     count: int
 
@@ -109,6 +109,10 @@ class Status(enum.Enum):
     KNOWN = "known"
     FAILED = "failed"
     SUBSTITUTED = "substituted"
+
+
+Trial = tuple[tuple[float, ...], Status, Rank]
+"""Unit-cube point, (d,), what became of it, and its rank if it is known: what a model sees."""
 
 
 @dataclass(frozen=True, slots=True)

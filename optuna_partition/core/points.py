@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,3 +68,15 @@ class Points:
             new = np.empty((size, *old.shape[1:]), dtype=old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
+
+
+@functools.cache
+def spread(n: int, d: int) -> FloatArray:
+    """Points (n, d) that fill the unit cube evenly: an additive recurrence [Roberts 2018].
+
+    Its ratios are powers of the root of `x**(d + 1) = x + 1`, the golden ratio for d = 1.
+    """
+    root = 2.0
+    for _ in range(64):
+        root = (1 + root) ** (1 / (d + 1))
+    return np.asarray((0.5 + np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, d + 1))) % 1)

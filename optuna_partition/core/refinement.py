@@ -7,7 +7,6 @@ that doubles after a probe that paid and halves after one that did not.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from optuna_partition.core.box import Axis, ChoiceAxis, GridAxis
 from optuna_partition.core.claim import Claim, Probe, Record, Status
+from optuna_partition.core.points import spread
 from optuna_partition.core.tree import Tree
 
 FloatArray = NDArray[np.float64]
@@ -83,7 +83,11 @@ def _width(latest_first: list[Record]) -> float:
         if record.status is Status.PENDING:
             pending += 1
             continue
-        paid = record.status is Status.KNOWN and record.violation == 0 and record.value < probe.best
+        paid = (
+            record.status is Status.KNOWN
+            and record.violation == 0
+            and (probe.best is None or record.value < probe.best)
+        )
         width = probe.width * (2.0 if paid else 0.5)
         break
     return min(max(width * _SHARES[pending % len(_SHARES)], _LEAST_WIDTH), _LARGEST_WIDTH)
@@ -153,7 +157,7 @@ class _Model:
     def minimizer(self, low: FloatArray, high: FloatArray) -> FloatArray:
         """Offset (d,) with a low value between two corners (d,): Newton's steps in a box."""
         low, high = low / self.scale, high / self.scale
-        starts = low + (high - low) * _spread(len(low))
+        starts = low + (high - low) * spread(_STARTS, len(low))
         x, value = self._best(np.vstack([np.zeros(len(low)), starts]))
         for _ in range(_STEPS):
             gradient, hessian = self.derivatives(x)
@@ -233,17 +237,6 @@ def _cubic(x: FloatArray, y: FloatArray) -> FloatArray:
     """Cubed distances, (n, m), of points (n, d) and (m, d)."""
     squared = ((x[:, None, :] - y[None, :, :]) ** 2).sum(axis=2)
     return np.asarray(squared * np.sqrt(squared))
-
-
-@functools.cache
-def _spread(d: int) -> FloatArray:
-    """Points (n, d) that fill the unit cube evenly: an additive recurrence [Roberts 2018]."""
-    root = 2.0  # of root**(d + 1) = root + 1
-    for _ in range(64):
-        root = (1 + root) ** (1 / (d + 1))
-    return np.asarray(
-        (0.5 + np.outer(np.arange(1, _STARTS + 1), root ** -np.arange(1.0, d + 1))) % 1
-    )
 
 
 def _quadratic_minimizer(

@@ -35,6 +35,7 @@ from optuna_partition.core.claim import (
     Round,
     Skip,
     Status,
+    Trial,
     rank,
 )
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
@@ -371,8 +372,9 @@ class Tree:
         return tuple(g for g in node.guests if _equal(g.observation.values, center))
 
     def _is_taken(self, node: Node, cell: Cell) -> bool:
-        """Whether a guest has evaluated the center of a cell inside a node, or is about to."""
-        return any(not guest.failed for guest in self._guests_at(node, cell))
+        """Whether guests have evaluated the center of a cell inside a node, or given it up."""
+        guests = self._guests_at(node, cell)
+        return any(not guest.failed for guest in guests) or len(guests) > self._max_retries
 
     def _center(self, cell: Cell) -> tuple[Any, ...]:
         return tuple(self.box.decode(cell.levels, cell.index).values())
@@ -575,7 +577,7 @@ class Tree:
         """Number of evaluations that were passed over, as often as they were."""
         return self._skipped
 
-    def trials(self) -> list[tuple[tuple[float, ...], Status, Rank]]:
+    def trials(self) -> list[Trial]:
         """Unit-cube point, (d,), status and rank of all trials, by number.
 
         A failed one is left out, unless its point was concluded to be of the worst rank.
@@ -588,7 +590,8 @@ class Tree:
         """What is known of a trial that has a point."""
         guest = self._guests.get((number, bool(claimed)))
         if guest is not None:
-            return guest.observation.status, guest.rank
+            concluded = guest.failed and self._is_given_up(guest.observation.values)
+            return Status.KNOWN if concluded else guest.observation.status, guest.rank
         held = self._held[number]
         if isinstance(held, Record):
             return held.status, rank(held)
@@ -822,6 +825,24 @@ class Tree:
         return Claim(
             evaluation.cell, evaluation.axis, opened and Round(opened.number, opened.max_depth)
         )
+
+    def owed_probe(self) -> Claim | None:
+        """The earliest failed probe that is to be made once more."""
+        for _, record in sorted(self._probes.items(), key=lambda item: item[0]):
+            if record.status is Status.FAILED and record.claim.probe is not None:
+                values = tuple(self.box.at(record.claim.probe.point).values())
+                if self._is_lost(values) and not self._is_given_up(values):
+                    return record.claim
+        return None
+
+    def _is_lost(self, values: tuple[Any, ...]) -> bool:
+        """Whether all trials of a point off the centers have failed."""
+        guests = self._guests_with(values)
+        return all(guest.failed for guest in guests) and not self._evaluations_with(values)
+
+    def _is_given_up(self, values: tuple[Any, ...]) -> bool:
+        """Whether they were so many that the point counts as the worst."""
+        return self._is_lost(values) and len(self._guests_with(values)) > self._max_retries
 
     def speculative(self) -> Claim | None:
         """A claim below a leaf whose value nobody knows yet.

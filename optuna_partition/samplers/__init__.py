@@ -9,6 +9,7 @@ from optuna_partition.samplers._partition import PartitionSampler, SpaceExhauste
 from optuna_partition.samplers.bamsoo import BaMSOOSampler
 from optuna_partition.samplers.direct import DIRECTSampler
 from optuna_partition.samplers.fda import FDASampler
+from optuna_partition.samplers.hybrid import PartitionGPSampler
 from optuna_partition.samplers.imgpo import IMGPOSampler
 from optuna_partition.samplers.logo import LOGOSampler
 from optuna_partition.samplers.mosoo import MOSOOSampler
@@ -26,6 +27,7 @@ __all__ = [
     "IMGPOSampler",
     "LOGOSampler",
     "MOSOOSampler",
+    "PartitionGPSampler",
     "PartitionSampler",
     "SOOSampler",
     "SequOOLSampler",

@@ -178,7 +178,7 @@ class TreeGeometry:
         if claim.round is not None:
             found |= _round_to_json(claim.round)
         if claim.skips:
-            found["skips"] = [_skip_to_json(skip) for skip in claim.skips]
+            found |= _skips_to_json(claim.skips)
         return found
 
     def from_json(self, found: Mapping[str, Any]) -> Claim:
@@ -189,7 +189,7 @@ class TreeGeometry:
             _round(found) if "round" in found else None,
             _count(found.get("repeat", 0)),
             _probe(found["probe"]) if "probe" in found else None,
-            _skips(found.get("skips", [])),
+            _skips(found.get("skips", []), found.get("skip_rounds", [])),
         )
 
 
@@ -227,25 +227,42 @@ def _probe(found: Any) -> Probe:
     point, best, width, count = found
     if not 0 < float(width) <= 1:
         raise ValueError(f"{width!r} is no half-width in (0, 1]")
-    return Probe(tuple(float(u) for u in point), float(best), float(width), _count(count))
+    beaten = None if best is None else float(best)
+    return Probe(tuple(float(u) for u in point), beaten, float(width), _count(count))
 
 
-def _skip_to_json(skip: Skip) -> list[Any]:
-    round_ = None if skip.round is None else _round_to_json(skip.round)
-    return [skip.cell.levels, skip.cell.index, skip.axis, skip.value, skip.violation, round_]
+def _skips_to_json(skips: tuple[Skip, ...]) -> dict[str, Any]:
+    """Dozens of skips share a few rounds: those are written once."""
+    rounds = list(dict.fromkeys(skip.round for skip in skips))
+    return {
+        "skips": [
+            [s.cell.levels, s.cell.index, s.axis, s.value, s.violation, rounds.index(s.round)]
+            for s in skips
+        ],
+        "skip_rounds": [None if round_ is None else _round_to_json(round_) for round_ in rounds],
+    }
 
 
-def _skips(found: Any) -> tuple[Skip, ...]:
+def _skips(found: Any, rounds: Any) -> tuple[Skip, ...]:
     if len(found) > MAX_SKIPS:
         raise ValueError(f"{len(found)} evaluations are passed over, expected at most {MAX_SKIPS}")
-    return tuple(_skip(*each) for each in found)
+    read = dict(enumerate(None if round_ is None else _round(round_) for round_ in rounds))
+    return tuple(_skip(read, *each) for each in found)
 
 
-def _skip(levels: Any, index: Any, axis: Any, value: Any, violation: Any, round_: Any) -> Skip:
+def _skip(
+    rounds: Mapping[int, Round | None],
+    levels: Any,
+    index: Any,
+    axis: Any,
+    value: Any,
+    violation: Any,
+    round_: Any,
+) -> Skip:
     if math.isnan(value) or not violation >= 0:
         raise ValueError(f"{value!r} and {violation!r} are no value and no violation")
-    read = None if round_ is None else _round(round_)
-    return Skip(_cell((levels, index)), _count(axis), read, float(value), float(violation))
+    cell = _cell((levels, index))
+    return Skip(cell, _count(axis), rounds[_count(round_)], float(value), float(violation))
 
 
 def _cell(found: Any) -> Cell:

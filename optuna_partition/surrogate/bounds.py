@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from optuna_partition.core.box import Box
-from optuna_partition.core.claim import Rank, Status
+from optuna_partition.core.claim import Status, Trial
 from optuna_partition.surrogate.data import Data, variables_of
 from optuna_partition.surrogate.gaussian_process import GaussianProcess, fit
 from optuna_partition.surrogate.prior import Prior, short_prior
@@ -40,9 +40,7 @@ class ProcessModel:
 
     prior: Prior = field(default_factory=short_prior)
 
-    def __call__(
-        self, box: Box, trials: list[tuple[tuple[float, ...], Status, Rank]]
-    ) -> ProcessBounds:
+    def __call__(self, box: Box, trials: list[Trial]) -> ProcessBounds:
         """Fit it to the trials; constraints do not count, as they say nothing of the values."""
         known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
         pending = [point for point, status, _ in trials if status is Status.PENDING]

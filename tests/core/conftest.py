@@ -11,10 +11,10 @@ import pytest
 from hypothesis import strategies as st
 
 from optuna_partition.core import cell as cells
-from optuna_partition.core.bamsoo import Bounds, Point, Trial, bamsoo, constant
+from optuna_partition.core.bamsoo import Bounds, Point, bamsoo, constant
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Record, Status
+from optuna_partition.core.claim import Claim, Record, Status, Trial
 from optuna_partition.core.direct import direct
 from optuna_partition.core.imgpo import imgpo
 from optuna_partition.core.logo import logo

@@ -12,10 +12,10 @@ import pytest
 
 from objectives import synthetic
 from optuna_partition.core import cell as cells
-from optuna_partition.core.bamsoo import Bounds, Model, Trial, bamsoo, constant, theory
+from optuna_partition.core.bamsoo import Bounds, Model, bamsoo, constant, theory
 from optuna_partition.core.box import Box, FloatAxis
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Claim, Observation, Record, Skip, Status
+from optuna_partition.core.claim import Claim, Observation, Record, Skip, Status, Trial
 from optuna_partition.core.soo import soo
 from optuna_partition.core.tree import Tree
 from optuna_partition.surrogate.bounds import ProcessModel

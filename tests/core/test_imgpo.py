@@ -12,10 +12,10 @@ import pytest
 
 from objectives import synthetic
 from optuna_partition.core import cell as cells
-from optuna_partition.core.bamsoo import Model, Trial, constant
+from optuna_partition.core.bamsoo import Model, constant
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.claim import Record, Status
+from optuna_partition.core.claim import Record, Status, Trial
 from optuna_partition.core.imgpo import imgpo, theory
 from optuna_partition.core.tree import Tree
 

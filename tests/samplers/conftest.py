@@ -21,6 +21,7 @@ from optuna_partition import (
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
+    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
 )
@@ -49,6 +50,7 @@ SAMPLERS: dict[str, Factory] = {
     "mosoo": MOSOOSampler,
     "bamsoo": BaMSOOSampler,
     "imgpo": IMGPOSampler,
+    "hybrid": PartitionGPSampler,
 }
 
 

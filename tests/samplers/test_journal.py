@@ -111,7 +111,8 @@ def damaged(content: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo", "imgpo"]
+    "name",
+    ["soo", "refined", "jones1993", "logo", "mosoo", "fda", "stosoo", "bamsoo", "imgpo", "hybrid"],
 )
 def test_a_damaged_claim_stops_no_study(
     name: str,

@@ -22,6 +22,7 @@ from optuna_partition import (
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
+    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
     StoSOOSampler,
@@ -44,6 +45,7 @@ class TestPartitionSamplers(
             functools.partial(StoSOOSampler, n_trials=100),
             BaMSOOSampler,
             IMGPOSampler,
+            PartitionGPSampler,
         ],
         ids=[
             "soo",
@@ -57,6 +59,7 @@ class TestPartitionSamplers(
             "stosoo",
             "bamsoo",
             "imgpo",
+            "hybrid",
         ],
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:

@@ -32,6 +32,18 @@ Factory = Callable[..., PartitionSampler]
 Objective = Callable[[optuna.Trial], float]
 Space = dict[str, BaseDistribution]
 
+# Samplers that start with centers of cells and go on with the same cells after an enqueued trial.
+CENTERED = [
+    "soo",
+    "refined",
+    "one_side",
+    "jones1993",
+    "sequool",
+    "logo",
+    "mosoo",
+    "bamsoo",
+    "imgpo",
+]
 LINE: Space = {"x": FloatDistribution(-1.5, 4.0)}
 
 
@@ -334,7 +346,11 @@ def test_a_retried_trial_inherits_the_claim(factory: Factory) -> None:
 # Points that others chose
 
 
-def test_enqueued_points_are_run_and_count_as_observations(factory: Factory) -> None:
+@pytest.mark.parametrize("name", CENTERED)
+def test_enqueued_points_are_run_and_count_as_observations(
+    name: str, factories: dict[str, Factory]
+) -> None:
+    factory = factories[name]
     study = optuna.create_study(sampler=factory(search_space=LINE))
     study.enqueue_trial({"x": 0.71})
     study.optimize(line, n_trials=1)
@@ -344,9 +360,11 @@ def test_enqueued_points_are_run_and_count_as_observations(factory: Factory) -> 
     assert len({trial.params["x"] for trial in study.trials}) == 21
 
 
+@pytest.mark.parametrize("name", CENTERED)
 def test_a_partly_enqueued_trial_gets_the_rest_of_the_next_cell(
-    factory: Factory, objective: Objective, space: Space
+    name: str, factories: dict[str, Factory], objective: Objective, space: Space
 ) -> None:
+    factory = factories[name]
     study = optuna.create_study(sampler=factory(search_space=space))
     study.optimize(objective, n_trials=5)
     study.enqueue_trial({"rank": 33})

@@ -21,8 +21,9 @@ def test_the_partition_holds_every_value(factory: Factory, objective: Objective)
     assert list(partition.space) == sorted(study.best_params)
     known = {v for v in partition.values().values() if v is not None}
     divided = {partition.tree.value(cell) for cell in partition.tree.open_divisions}
+    probes = {record.value for record in partition.tree.probes.values()}
     assert {trial.value for trial in study.trials} >= {-v for v in known}
-    assert min(known | {v for v in divided if v is not None}) == -study.best_value
+    assert min(known | probes | {v for v in divided if v is not None}) == -study.best_value
 
 
 def test_the_order_of_a_given_space_is_found(

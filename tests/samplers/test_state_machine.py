@@ -36,6 +36,7 @@ from optuna_partition import (
     FDASampler,
     IMGPOSampler,
     LOGOSampler,
+    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
 )
@@ -162,6 +163,7 @@ MAKERS = {
     "logo": functools.partial(LOGOSampler, refine=True, max_retries=RETRIES),
     "bamsoo": functools.partial(BaMSOOSampler, max_retries=RETRIES, beta=0.3),
     "imgpo": functools.partial(IMGPOSampler, max_retries=RETRIES, beta=0.3),
+    "hybrid": functools.partial(PartitionGPSampler, max_retries=RETRIES, seed=3),
     "fda": functools.partial(FDASampler, max_retries=RETRIES),
 }
 

@@ -1,0 +1,80 @@
+"""The hybrid of DIRECT and a Gaussian process as an Optuna sampler."""
+
+from __future__ import annotations
+
+import functools
+from typing import final
+
+from optuna.samplers import BaseSampler
+
+from optuna_partition.core.cell import length, longest_side, one_longest_side
+from optuna_partition.core.direct import direct
+from optuna_partition.core.hybrid import hybrid
+from optuna_partition.samplers._geometry import TreeGeometry
+from optuna_partition.samplers._partition import PartitionSampler
+from optuna_partition.samplers._space import SearchSpace
+from optuna_partition.surrogate.prior import short_prior
+from optuna_partition.surrogate.proposal import ProcessProposer
+
+
+@final
+class PartitionGPSampler(PartitionSampler):
+    """DIRECT and a Gaussian process that take turns.
+
+    Every second trial divides a cell of the partition: it explores whatever the process believes,
+    and crosses plateaus and cliffs on which a process misleads. The others go where the process
+    expects most improvement (log-EI): in the whole space, or in the cell around the best point at
+    three scales in turn. Both learn from all trials. Any number of workers can share a study, and
+    no two of them evaluate the same parameters; trials under way count as their posterior means.
+
+    The first trial is the center of the space, the next three are spread evenly. Of more than 300
+    trials the process knows a choice: the best, the nearest to the best and the latest. An ask
+    takes about 15 ms of CPU on average.
+
+    Args:
+        seed: Moves the spread points and the candidates of the search for the most improvement. The
+            same seed and the same results give the same suggestion.
+        deterministic_objective: Whether two trials of the same parameters have the same value.
+        search_space: Parameters to search, most important first. None infers them from completed
+            trials.
+        max_retries: How often the cell of a failed trial is handed out again before it counts as
+            the worst.
+        claim_timeout: Seconds after which a running trial is taken for dead and its cell is free
+            again; None for never.
+        independent_sampler: Samples parameters outside the search space; None: uniformly.
+        warn_independent_sampling: Whether to log a warning when that happens.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        ```python
+        study = optuna.create_study(sampler=PartitionGPSampler())
+        study.optimize(lambda trial: trial.suggest_float("x", -1.0, 2.0) ** 2, n_trials=50)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        deterministic_objective: bool = False,
+        search_space: SearchSpace | None = None,
+        max_retries: int = 1,
+        claim_timeout: float | None = 86_400.0,
+        independent_sampler: BaseSampler | None = None,
+        warn_independent_sampling: bool = True,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected a whole number of 0 or more.")
+        propose = ProcessProposer(short_prior(noisy=not deterministic_objective))
+        rule = functools.partial(direct, size=length)
+        super().__init__(
+            rule=functools.partial(hybrid, rule=rule, propose=propose, seed=seed),
+            geometry=TreeGeometry(one_longest_side, longest_side, max_retries),
+            search_space=search_space,
+            max_retries=max_retries,
+            claim_timeout=claim_timeout,
+            independent_sampler=independent_sampler,
+            warn_independent_sampling=warn_independent_sampling,
+        )

@@ -1,0 +1,123 @@
+"""Divisions and proposals take turns, and share what they find."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optuna_partition.core import cell as cells
+from optuna_partition.core.box import Box, FloatAxis
+from optuna_partition.core.claim import Claim, Record, Status, Trial
+from optuna_partition.core.direct import direct
+from optuna_partition.core.hybrid import hybrid
+from optuna_partition.core.tree import Tree
+
+Asked = list[tuple[list[Trial], int, tuple[int, int]]]
+
+BOX = Box((FloatAxis("x", -2.0, 5.0), FloatAxis("y", 1.0, 4.0)))
+
+
+@pytest.fixture
+def tree(methods: dict[str, Any]) -> Tree:
+    found: Tree = methods["refined"].tree(BOX)
+    return found
+
+
+def grow(tree: Tree, n: int, propose: Any, *, known: int | None = None) -> list[Claim]:
+    """Ask n times; from the trial number `known` on nothing has ended."""
+    rule = functools.partial(direct, size=cells.length)
+    claims = []
+    for number in range(n):
+        claim = hybrid(tree, rule=rule, propose=propose, seed=0)
+        assert claim is not None
+        x, y = (
+            BOX.at(claim.probe.point).values()
+            if claim.probe is not None
+            else cells.decode(BOX, claim.cell).values()
+        )
+        value = (x - 0.3) ** 2 + (y - 2.2) ** 2
+        running = known is not None and number >= known
+        tree.record(number, Record(claim, Status.PENDING if running else Status.KNOWN, value))
+        claims.append(claim)
+    return claims
+
+
+def random_points(asked: Asked) -> Any:
+    def propose(
+        box: Box, trials: list[Trial], level: int, seed: tuple[int, int]
+    ) -> Iterator[tuple[float, ...]]:
+        asked.append((trials, level, seed))
+        rng = np.random.default_rng(seed)
+        while True:
+            yield tuple(rng.uniform(size=2).tolist())
+
+    return propose
+
+
+def test_every_second_evaluation_is_a_division_after_four_spread_points(tree: Tree) -> None:
+    asked: Asked = []
+    claims = grow(tree, 40, random_points(asked))
+    assert claims[0] == Claim(tree.root)
+    assert [claim.probe is not None for claim in claims[1:4]] == [True] * 3
+    assert [claim.probe is None for claim in claims[4:]] == [False, True] * 18
+    assert [level for _, level, _ in asked[:6]] == [0, 2, 0, 3, 0, 1]
+    assert [seed for _, _, seed in asked] == [(0, n) for n in range(4, 40, 2)]
+
+
+def test_the_model_sees_all_trials_and_the_rule_divides_what_it_saw(tree: Tree) -> None:
+    asked: Asked = []
+    claims = grow(tree, 31, random_points(asked), known=25)
+    trials, _, _ = asked[-1]
+    assert [status for _, status, _ in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 5
+    points = [
+        claim.probe.point
+        if claim.probe is not None
+        else BOX.middle(claim.cell.levels, claim.cell.index)
+        for claim in claims[:30]
+    ]
+    assert [point for point, _, _ in trials] == [pytest.approx(point) for point in points]
+
+
+def test_what_somebody_has_is_not_proposed_again(tree: Tree) -> None:
+    def stubborn(
+        box: Box, trials: list[Trial], level: int, seed: tuple[int, int]
+    ) -> list[tuple[float, ...]]:
+        return [(0.25, 0.75), (0.5, 0.5), (0.25, 0.125 * (1 + seed[1] % 3))]
+
+    claims = grow(tree, 40, stubborn)
+    points = [tuple(claim.probe.point) for claim in claims if claim.probe is not None]
+    assert len(points) == len(set(points)) == 3 + 4  # the spread ones, and what was new
+    assert (0.5, 0.5) not in points  # the center of the root
+
+
+def test_a_failed_probe_is_made_once_more_and_then_counts_as_the_worst(tree: Tree) -> None:
+    asked: Asked = []
+    grow(tree, 6, random_points(asked))
+    rule = functools.partial(direct, size=cells.length)
+    claim = hybrid(tree, rule=rule, propose=random_points(asked), seed=0)
+    assert claim is not None
+    assert claim.probe is not None
+    tree.record(6, Record(claim, Status.FAILED))
+    assert len(tree.trials()) == 6
+    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) == claim
+    tree.record(7, Record(claim, Status.PENDING))
+    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
+    assert [status for _, status, _ in tree.trials()][6:] == [Status.PENDING]
+    tree.record(7, Record(claim, Status.FAILED))
+    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
+    assert [(status, rank[-1]) for _, status, rank in tree.trials()][6:] == [
+        (Status.KNOWN, np.inf)
+    ] * 2
+
+
+def test_a_probe_that_failed_once_and_then_did_not_has_its_value(tree: Tree) -> None:
+    asked: Asked = []
+    claims = grow(tree, 8, random_points(asked))
+    probe = next(claim for claim in claims[4:] if claim.probe is not None)
+    tree.record(8, Record(probe, Status.FAILED))
+    assert tree.owed_probe() is None
+    assert len(tree.trials()) == 8
