@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -49,6 +50,9 @@ class FineTuneConfig:
         test_tasks: Tasks for the final comparison only; none may be among `tasks`.
         question_limit: Questions per task in `tasks`, the first ones; all by default.
         test_question_limit: Questions per task in `test_tasks`; all by default.
+        question_ids: Exactly which questions of a task in `tasks` are asked, from 0, by the task's
+            name (of each subject, for a group); the others follow `question_limit`.
+        test_question_ids: The same for `test_tasks`.
         scoring_batch_size: Questions scored at once.
         targets: Layers that get an adapter: "query", "key", "value" and "projection" of the
             attention, "mlp", "head". A model with tied embeddings can't adapt its head.
@@ -100,6 +104,8 @@ class FineTuneConfig:
     test_tasks: tuple[str, ...] = ()
     question_limit: int | None = None
     test_question_limit: int | None = None
+    question_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    test_question_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
     scoring_batch_size: int = 16
     targets: tuple[str, ...] = ("query", "value")
     prompt_style: str = "alpaca"

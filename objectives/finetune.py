@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import json
 import logging
 import math
 from contextlib import contextmanager
@@ -15,15 +17,16 @@ from optuna import TrialPruned
 
 from objectives.adapters import AdapterStore, improves
 from objectives.config import VALIDATION_LOSS
-from objectives.resources import adapter_spec, load_resources
+from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
 from objectives.search_space import HyperParameters
 from objectives.timing import Stopwatch
 from objectives.training import (
+    Estimate,
     LoraTraining,
     NonFiniteLossError,
     ValidationReports,
+    estimated_loss,
     fit,
-    mean_loss,
     report_points,
 )
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from objectives.config import FineTuneConfig
     from objectives.models.backend import AdaptedModel
     from objectives.resources import Resources
-    from objectives.scoring import Score
+    from objectives.scoring import Score, Scorer
     from objectives.search_space import Number, SearchSpace
 
 _logger = logging.getLogger(__name__)
@@ -67,6 +70,8 @@ class TrialResult:
     Attributes:
         value: The metric: validation loss or the score of a task.
         val_loss: Cross-entropy on the validation data at the end, nats per token.
+        stderr: Standard error of the value: of the loss over the validation records, of a score
+            over its questions; NaN where there is one only.
         scores: Scores on the tuning tasks.
         parameters: The hyperparameters of the run.
         seconds: Wall-clock seconds by phase: "build", "train", "validate", "score", "other".
@@ -76,6 +81,7 @@ class TrialResult:
 
     value: float
     val_loss: float
+    stderr: float
     scores: tuple[Score, ...]
     parameters: HyperParameters
     seconds: Mapping[str, float]
@@ -118,7 +124,7 @@ class FineTuneObjective:
         self.search_space: SearchSpace = config.space()
         self._callbacks = tuple(callbacks)
         self._adapters = AdapterStore(Path(config.output_dir).expanduser() / "adapters")
-        self._base_loss: float | None = None
+        self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
         self._loaded: Resources | None = load_resources(config)
 
@@ -138,9 +144,9 @@ class FineTuneObjective:
     def __call__(self, trial: Trial | BaseTrial) -> float:
         """Train with the hyperparameters that `trial` suggests.
 
-        Sets the user attributes "seconds" (by phase, for every trial), "tokens_per_second" and
-        "trainable_parameters", with tasks also "val_loss" and "scores"; keeps the adapter if it
-        is the best of the study so far.
+        Sets the user attributes "seconds" (by phase, for every trial), "stderr" (of the value),
+        "tokens_per_second" and "trainable_parameters", with tasks also "val_loss" and "scores";
+        keeps the adapter if it is the best of the study so far.
 
         Raises:
             optuna.TrialPruned: If the trial's pruner says so or the loss is no longer finite.
@@ -162,6 +168,7 @@ class FineTuneObjective:
             raise
         finally:
             trial.set_user_attr("seconds", _rounded(clock.seconds()))
+        trial.set_user_attr("stderr", _as_json(result.stderr))
         trial.set_user_attr("tokens_per_second", round(result.tokens_per_second, 1))
         trial.set_user_attr("trainable_parameters", result.trainable_parameters)
         if self.config.tasks:
@@ -194,7 +201,7 @@ class FineTuneObjective:
         """The untuned model's validation loss and scores; each is computed once."""
         if self._base_scores is None:
             self._base_scores = self._score(self._untuned())
-        return BaseResult(self._untuned_loss(), self._base_scores)
+        return BaseResult(self._untuned_loss().value, self._base_scores)
 
     def best_adapter(self, study: Study) -> Path:
         """Folder of the best trial's adapter in PEFT format.
@@ -224,12 +231,55 @@ class FineTuneObjective:
         Raises:
             ValueError: If the configuration has no test tasks.
         """
-        loaded = self._resources()
-        if loaded.test_scorer is None:
+        scorer = self._resources().test_scorer
+        if scorer is None:
             raise ValueError("The configuration has no test_tasks; name at least one.")
-        tokenizer = loaded.backend.tokenizer
-        base = loaded.test_scorer(self._untuned().scoring_model(), tokenizer)
-        return FinalComparison(base, loaded.test_scorer(self.load_tuned(adapter), tokenizer))
+        return self._compared(scorer, adapter)
+
+    def final_test(
+        self,
+        study: Study,
+        tasks: Sequence[str],
+        *,
+        limit: int | None = None,
+        ids: Mapping[str, Sequence[int]] | None = None,
+    ) -> FinalComparison:
+        """Score the untuned and the best model on tasks that no trial has seen, once.
+
+        The result is kept in the study's user attributes; asked again for the same best trial and
+        the same questions, it is taken from there, also in another process.
+
+        Args:
+            study: Has a completed trial.
+            tasks: lm-eval tasks or `.jsonl` files of questions.
+            limit: Questions of each task, the first ones; all by default.
+            ids: Exactly which questions of a task, by its name.
+
+        Raises:
+            ValueError: If the tuning asked one of the questions, or the study has no result.
+        """
+        asked = {
+            "tasks": list(tasks),
+            "limit": limit,
+            "ids": {name: list(chosen) for name, chosen in (ids or {}).items()},
+        }
+        config = dataclasses.replace(self.config, test_tasks=tuple(tasks))  # refuses tuning tasks
+        key = f"final test of trial {study.best_trial.number}: {json.dumps(asked, sort_keys=True)}"
+        kept = study.user_attrs.get(key)
+        if kept is not None:
+            return FinalComparison(_from_json(kept["base"]), _from_json(kept["tuned"]))
+        scorer = make_scorer(config, tasks, limit=limit, ids=ids or {})
+        if scorer is None:
+            raise ValueError("tasks is empty, expected at least one, such as ['hellaswag'].")
+        check_held_out(self._resources().scorer, scorer)
+        result = self._compared(scorer, self.best_adapter(study))
+        study.set_user_attr(key, {"base": _to_json(result.base), "tuned": _to_json(result.tuned)})
+        return result
+
+    def _compared(self, scorer: Scorer, adapter: str | Path) -> FinalComparison:
+        tokenizer = self._resources().backend.tokenizer
+        base = scorer(self._untuned().scoring_model(), tokenizer)
+        return FinalComparison(base, scorer(self.load_tuned(adapter), tokenizer))
 
     def load_tuned(self, adapter: str | Path) -> Any:
         """The base model with an adapter from disk, called like a model of transformers."""
@@ -243,10 +293,10 @@ class FineTuneObjective:
     def _untuned(self) -> AdaptedModel:
         return self._resources().backend.untuned()
 
-    def _untuned_loss(self) -> float:
+    def _untuned_loss(self) -> Estimate:
         if self._base_loss is None:
             loaded = self._resources()
-            self._base_loss = mean_loss(
+            self._base_loss = estimated_loss(
                 self._untuned(), loaded.validation, dtype=loaded.recipe.dtype
             )
         return self._base_loss
@@ -292,14 +342,17 @@ class FineTuneObjective:
                 recipe=loaded.recipe,
                 clock=clock,
             )
-        reports = self._reports(network, report, clock)
+        losses = [self._untuned_loss()]
+        reports = self._reports(network, report, clock, losses)
         fit(training, loaded.train, callbacks=(reports, *self._callbacks))
         with clock.measure("score"):
             scores = self._score(network)
+        measured = self._measured(losses[-1], scores)
         seconds = clock.seconds()
         return network, TrialResult(
-            value=self._value(reports.loss, scores),
+            value=measured.value,
             val_loss=reports.loss,
+            stderr=measured.stderr,
             scores=scores,
             parameters=parameters,
             seconds=seconds,
@@ -322,12 +375,15 @@ class FineTuneObjective:
         network: AdaptedModel,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
+        losses: list[Estimate],
     ) -> ValidationReports:
+        """Reports of a run, which put what they measure into `losses`."""
         loaded = self._resources()
 
         def validate() -> float:
             with clock.measure("validate"):
-                return mean_loss(network, loaded.validation, dtype=loaded.recipe.dtype)
+                losses.append(estimated_loss(network, loaded.validation, dtype=loaded.recipe.dtype))
+            return losses[-1].value
 
         return ValidationReports(
             at=report_points(
@@ -336,7 +392,7 @@ class FineTuneObjective:
                 per_epoch=self.config.reports_per_epoch,
             ),
             validate=validate,
-            initial=self._untuned_loss(),
+            initial=losses[-1].value,
             report=report,
         )
 
@@ -352,12 +408,13 @@ class FineTuneObjective:
 
         return report
 
-    def _value(self, val_loss: float, scores: tuple[Score, ...]) -> float:
+    def _measured(self, loss: Estimate, scores: tuple[Score, ...]) -> Estimate:
+        """The metric and its standard error."""
         if self.config.metric == VALIDATION_LOSS:
-            return val_loss
+            return loss
         for score in scores:
             if score.task == self.config.metric:
-                return score.value
+                return Estimate(score.value, score.stderr)
         raise ValueError(
             f"metric is {self.config.metric!r}, which has no score of its own; give one of "
             f"{[score.task for score in scores]} as a task and as the metric."
@@ -412,12 +469,29 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {phase: round(value, 3) for phase, value in seconds.items()}
 
 
+def _to_json(scores: tuple[Score, ...]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(score) | {"stderr": _as_json(score.stderr)} for score in scores]
+
+
+def _from_json(kept: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:
+    from objectives.scoring import Score
+
+    return tuple(
+        Score(**{**score, "stderr": math.nan if score["stderr"] is None else score["stderr"]})
+        for score in kept
+    )
+
+
+def _as_json(stderr: float) -> float | None:
+    # A standard error of one question is no number, and JSON has no NaN.
+    return stderr if math.isfinite(stderr) else None
+
+
 def _as_attribute(scores: tuple[Score, ...]) -> dict[str, dict[str, float | None]]:
     return {
         f"{score.task} {score.metric}": {
             "value": score.value,
-            # A standard error of one question is no number, and JSON has no NaN.
-            "stderr": score.stderr if math.isfinite(score.stderr) else None,
+            "stderr": _as_json(score.stderr),
         }
         for score in scores
     }

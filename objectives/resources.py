@@ -28,7 +28,7 @@ from objectives.models.peft_backend import load_peft_backend
 from objectives.optimization import Recipe, check_bitsandbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from objectives.config import FineTuneConfig, Precision
     from objectives.data import Tokens
@@ -84,9 +84,14 @@ def load_resources(config: FineTuneConfig) -> Resources:
     train, validation = _records(config)
     backend = _backend(config, recipe.dtype, device)
     backend.check(adapter_spec(config, rank=int(config.space().highest("rank"))))
-    scorer = _scorer(config, config.tasks, config.question_limit)
-    test_scorer = _scorer(config, config.test_tasks, config.test_question_limit)
-    _check_held_out(scorer, test_scorer)
+    scorer = make_scorer(config, config.tasks, limit=config.question_limit, ids=config.question_ids)
+    test_scorer = make_scorer(
+        config,
+        config.test_tasks,
+        limit=config.test_question_limit,
+        ids=config.test_question_ids,
+    )
+    check_held_out(scorer, test_scorer)
 
     cache = TokenCache(Path(config.cache_dir or cache_folder() / "tokens").expanduser())
 
@@ -159,14 +164,25 @@ def _validation_batches(
     return tuple(batch.to(device) for batch in batches)
 
 
-def _scorer(config: FineTuneConfig, tasks: tuple[str, ...], limit: int | None) -> Scorer | None:
+def make_scorer(
+    config: FineTuneConfig,
+    tasks: Sequence[str],
+    *,
+    limit: int | None,
+    ids: Mapping[str, Sequence[int]],
+) -> Scorer | None:
+    """A scorer of tasks; None without tasks."""
     if not tasks:
         return None
     # lm-eval takes seconds to import and is needed only with tasks.
     from objectives.scoring import Scorer
 
     return Scorer(
-        tasks, limit=limit, batch_size=config.scoring_batch_size, max_length=config.max_length
+        tasks,
+        limit=limit,
+        ids=ids,
+        batch_size=config.scoring_batch_size,
+        max_length=config.max_length,
     )
 
 
@@ -200,7 +216,12 @@ def _check_disjoint(
         )
 
 
-def _check_held_out(scorer: Scorer | None, test_scorer: Scorer | None) -> None:
+def check_held_out(scorer: Scorer | None, test_scorer: Scorer | None) -> None:
+    """Raise if the final test asks a question that the tuning asked.
+
+    Raises:
+        ValueError: If it does.
+    """
     if scorer is None or test_scorer is None:
         return
     # By content, since a task may hide in a group or a file be copied.

@@ -35,7 +35,7 @@ from objectives._tasks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -92,6 +92,8 @@ class Scorer:
             `{"question": str, "choices": [str, ...], "answer": int}` a line. The model sees the
             question, a space and a choice, as they stand in the file.
         limit: Ask only the first questions of each task (of each subject, for a group).
+        ids: Ask exactly these questions, numbered from 0 as in the task's data, by file or name of
+            a task (of each subject, for a group); tasks that it leaves out follow `limit`.
         batch_size: Sequences of one forward pass.
         max_length: Tokens of a sequence; longer ones lose their beginning, which is logged.
 
@@ -108,6 +110,7 @@ class Scorer:
         tasks: Sequence[str | Path],
         *,
         limit: int | None = None,
+        ids: Mapping[str, Collection[int]] | None = None,
         batch_size: int = 16,
         max_length: int = 512,
     ) -> None:
@@ -125,16 +128,22 @@ class Scorer:
                 raise ValueError(f"{name} is {number}, expected a positive number.")
         self._given = tuple(tasks)
         self._limit = limit
+        self._given_ids = {name: tuple(chosen) for name, chosen in (ids or {}).items()}
         self._batch_size = batch_size
         self._max_length = max_length
         with _undisturbed():
             self._loaded = tuple(load_task(task) for task in tasks)
         self._tasks = _merged(self._loaded)
+        self._ids = self._chosen_ids()
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[tuple[str | Path, ...]]]:
         # Task objects hold functions that can't be pickled: another process makes its own.
         make = functools.partial(
-            Scorer, limit=self._limit, batch_size=self._batch_size, max_length=self._max_length
+            Scorer,
+            limit=self._limit,
+            ids=self._given_ids,
+            batch_size=self._batch_size,
+            max_length=self._max_length,
         )
         return make, (self._given,)
 
@@ -155,9 +164,25 @@ class Scorer:
         with _undisturbed():
             return frozenset(
                 _fingerprint(task, doc)
-                for task in self._tasks.values()
-                for _, doc in task.doc_iterator(limit=self._limit)
+                for name, task in self._tasks.items()
+                for _, doc in task.doc_iterator(samples=self._ids[name])
             )
+
+    def _chosen_ids(self) -> dict[str, Sequence[int]]:
+        """The questions to ask, by lm-eval's name of the task."""
+        names = {name: name for name in self._tasks}
+        names |= {item.label: next(iter(item.tasks)) for item in self._loaded if _is_single(item)}
+        given: dict[str, tuple[int, ...]] = {}
+        for label, chosen in self._given_ids.items():
+            if label not in names:
+                raise ValueError(
+                    f"There are question ids for {label!r}, expected one of {sorted(names)}."
+                )
+            given[names[label]] = chosen
+        return {
+            name: _checked_ids(name, given.get(name), len(task.eval_docs), self._limit)
+            for name, task in self._tasks.items()
+        }
 
     def __call__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
@@ -193,7 +218,7 @@ class Scorer:
                         "tasks": dict(self._tasks),
                         "groups": {k: v for item in self._loaded for k, v in item.groups.items()},
                     },
-                    limit=self._limit,
+                    samples=self._ids,
                     bootstrap_iters=1,  # 0 would leave out the standard errors, closed forms here
                     log_samples=False,
                 )["results"]
@@ -245,6 +270,25 @@ class _LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informa
         return logits
 
 
+def _is_single(loaded: LoadedTask) -> bool:
+    """Whether a requested name stands for one task, so that the name is the task's."""
+    return len(loaded.tasks) == 1
+
+
+def _checked_ids(
+    name: str, chosen: Collection[int] | None, count: int, limit: int | None
+) -> Sequence[int]:
+    if chosen is None:  # a range, in which lm-eval finds a number at once
+        return range(count if limit is None else min(limit, count))
+    unique = frozenset(chosen)
+    if not unique or len(unique) != len(chosen) or not unique <= set(range(count)):
+        raise ValueError(
+            f"The question ids of {name!r} are {sorted(chosen)}, expected different numbers from "
+            f"0 to {count - 1}, at least one."
+        )
+    return sorted(unique)  # in the order in which they are asked
+
+
 def _merged(loaded: Sequence[LoadedTask]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for item in loaded:
@@ -262,9 +306,8 @@ def _scores(loaded: LoadedTask, results: Mapping[str, Mapping[str, Any]]) -> Ite
     if loaded.label in loaded.groups and _metric(results[loaded.label]) is not None:
         yield _score(loaded.label, results[loaded.label], sum(counts.values()))
         return
-    single = len(counts) == 1
     for name, count in counts.items():
-        yield _score(loaded.label if single else name, results[name], count)
+        yield _score(loaded.label if _is_single(loaded) else name, results[name], count)
 
 
 def _score(label: str, result: Mapping[str, Any], questions: int) -> Score:

@@ -8,6 +8,7 @@ import signal
 import threading
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -45,25 +46,68 @@ def summed_loss(
         batch: Where its targets are `IGNORE`, nothing is computed beyond the last hidden layer.
         dtype: Of matrix products.
     """
-    mask = batch.targets != IGNORE
+    return _losses(network, batch, batch.targets != IGNORE, dtype).sum()
+
+
+def _losses(
+    network: AdaptedModel, batch: Batch, mask: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Cross-entropy of each target, row by row: (targets,) fp32."""
     reduced = dtype != torch.float32
     with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=reduced):
         logits = network.logits_at(batch.input_ids, mask, batch.documents)
-    return cross_entropy(logits.float(), batch.targets[mask], reduction="sum")
+    return cross_entropy(logits.float(), batch.targets[mask], reduction="none")
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its standard error; NaN for the error where there is one record only."""
+
+    value: float
+    stderr: float
+
+
 def mean_loss(
     network: AdaptedModel, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
 ) -> float:
     """Cross-entropy in nats per target over all batches, without dropout."""
+    return estimated_loss(network, batches, dtype=dtype).value
+
+
+@torch.inference_mode()
+def estimated_loss(
+    network: AdaptedModel, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
+) -> Estimate:
+    """Cross-entropy in nats per target over all batches, without dropout.
+
+    The standard error is that of a ratio of two sums over records, the losses and the numbers of
+    targets [Cochran 1977, eq. 6.4]: targets of one record are not independent, records are. Rows
+    of packed batches count as records.
+    """
     training = network.training
     network.train(False)
     try:
-        total = sum(summed_loss(network, batch, dtype=dtype).item() for batch in batches)
+        rows = [_row_losses(network, batch, dtype) for batch in batches]
     finally:
         network.train(training)
-    return total / sum(batch.target_tokens for batch in batches)
+    losses = torch.cat([losses for losses, _ in rows]).double()
+    targets = torch.cat([targets for _, targets in rows]).double()
+    mean = losses.sum() / targets.sum()
+    number = len(losses)
+    if number == 1:
+        return Estimate(mean.item(), math.nan)
+    spread = ((losses - mean * targets) ** 2).sum() * number / (number - 1)
+    return Estimate(mean.item(), (spread.sqrt() / targets.sum()).item())
+
+
+def _row_losses(
+    network: AdaptedModel, batch: Batch, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and numbers of targets of each row, summed."""
+    mask = batch.targets != IGNORE
+    losses = _losses(network, batch, mask, dtype)
+    row = mask.nonzero()[:, 0]
+    return torch.zeros(len(mask), device=losses.device).index_add(0, row, losses), mask.sum(dim=1)
 
 
 class LoraTraining(LightningModule):

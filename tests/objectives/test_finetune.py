@@ -30,7 +30,7 @@ from objectives.models.errors import ModelNotFoundError
 from objectives.models.lora import LitGPTLora, huggingface_model
 from objectives.scoring import Score
 from objectives.timing import overhead
-from objectives.training import NonFiniteLossError, mean_loss
+from objectives.training import Estimate, NonFiniteLossError, mean_loss
 
 MakeConfig = Callable[..., FineTuneConfig]
 
@@ -154,6 +154,7 @@ def test_a_study_runs_and_records_what_trials_cost(objective: FineTuneObjective)
         assert set(seconds) == {"build", "train", "validate", "score", "save", "other"}
         assert seconds["train"] > 0
         assert trial.user_attrs["tokens_per_second"] > 0
+        assert 0 < trial.user_attrs["stderr"] < 1
         # q: (64 + 64) numbers for each rank, v: (64 + 32), in 2 layers
         assert trial.user_attrs["trainable_parameters"] == trial.params["rank"] * 224 * 2
 
@@ -201,9 +202,9 @@ def test_a_diverging_trial_is_pruned_with_its_last_finite_loss(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     objective = FineTuneObjective(make_config())
-    losses = iter([9.5, float("inf")])
-    monkeypatch.setattr(finetune, "mean_loss", lambda *_, **__: next(losses, 4.0))
-    objective._base_loss = 4.6
+    losses = iter([Estimate(9.5, 0.1), Estimate(float("inf"), float("nan"))])
+    monkeypatch.setattr(finetune, "estimated_loss", lambda *_, **__: next(losses))
+    objective._base_loss = Estimate(4.6, 0.1)
     study = study_of(objective)
     optuna.logging.enable_propagation()
     study.optimize(objective, n_trials=1)
@@ -487,6 +488,7 @@ def test_a_task_can_be_the_metric(make_config: MakeConfig, assets: Path) -> None
         )
         (score,) = trial.user_attrs["scores"].values()
         assert score["value"] == trial.value
+        assert score["stderr"] == trial.user_attrs["stderr"] > 0
         assert trial.user_attrs["seconds"]["score"] > 0
     base = objective.base_result()
     assert [score.task for score in base.scores] == [questions]
@@ -527,6 +529,29 @@ def test_a_copy_of_the_tuning_questions_can_not_be_the_final_test(
         FineTuneObjective(make_config(tasks=(str(tuning),), test_tasks=(str(test),)))
     test.write_text("\n".join(lines[10:]) + "\n", encoding="utf-8")
     FineTuneObjective(make_config(tasks=(str(tuning),), test_tasks=(str(test),)))
+
+
+def test_a_final_test_is_made_once_and_kept(
+    make_config: MakeConfig, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = str(assets / "questions.jsonl")
+    config = make_config(tasks=(questions,), question_ids={questions: (0, 2, 4)})
+    objective = FineTuneObjective(config)
+    study = study_of(objective)
+    study.optimize(objective, n_trials=1)
+    copy = Path(config.output_dir).parent / "copy.jsonl"
+    copy.write_bytes((assets / "questions.jsonl").read_bytes())
+    with pytest.raises(ValueError, match="used for tuning"):
+        objective.final_test(study, [questions])
+    with pytest.raises(ValueError, match="1 questions of test_tasks are asked by tasks too"):
+        objective.final_test(study, [str(copy)], ids={str(copy): [4, 5]})
+    with pytest.raises(ValueError, match="tasks is empty"):
+        objective.final_test(study, [])
+    result = objective.final_test(study, [str(copy)], ids={str(copy): range(3, 4)})
+    assert [score.questions for score in (*result.base, *result.tuned)] == [1, 1]
+    monkeypatch.setattr(objective, "_compared", lambda *_: pytest.fail("scored again"))
+    again = objective.final_test(study, [str(copy)], ids={str(copy): range(3, 4)})
+    assert repr(again) == repr(result)  # the standard error of one question is NaN
 
 
 @pytest.mark.slow

@@ -142,6 +142,33 @@ def test_limit_takes_the_first_questions(
     assert len(scorer.questions) == 5
 
 
+def test_ids_choose_exactly_these_questions(
+    tiny_model: Any, tiny_base: BaseModel, questions_file: Path
+) -> None:
+    lines = questions_file.read_text(encoding="utf-8").splitlines()
+    chosen = [21, 3, 7, 8, 15]
+    picked = [json.loads(lines[k]) for k in chosen]
+    scorer = Scorer([questions_file], ids={str(questions_file): chosen}, limit=2)
+    (score,) = scorer(tiny_model, tiny_base.tokenizer)
+    assert score.questions == 5
+    assert score.value == np.mean(right_answers(tiny_model, tiny_base.tokenizer, picked))
+    others = [k for k in range(24) if k not in chosen]
+    rest = Scorer([questions_file], ids={str(questions_file): others})
+    assert not scorer.questions & rest.questions
+    assert pickle.loads(pickle.dumps(scorer)).questions == scorer.questions
+
+
+@pytest.mark.parametrize("ids", [[], [24], [-1], [3, 3]])
+def test_bad_ids_are_explained(questions_file: Path, ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected different numbers from 0 to 23"):
+        Scorer([questions_file], ids={str(questions_file): ids})
+
+
+def test_ids_of_another_task_are_an_error(questions_file: Path) -> None:
+    with pytest.raises(ValueError, match="question ids for 'mmlu', expected one of"):
+        Scorer([questions_file], ids={"mmlu": [1]})
+
+
 def test_scores_come_in_the_given_order(
     tiny_model: Any, tiny_base: BaseModel, tmp_path: Path, questions_file: Path
 ) -> None:
@@ -327,7 +354,7 @@ def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_must_be_positive(
-    questions_file: Path, options: dict[str, int], message: str
+    questions_file: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Scorer([questions_file], **options)

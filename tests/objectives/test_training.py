@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,6 +25,7 @@ from objectives.training import (
     LoraTraining,
     NonFiniteLossError,
     ValidationReports,
+    estimated_loss,
     fit,
     mean_loss,
     report_points,
@@ -273,6 +275,24 @@ def test_a_gradient_that_overflows_in_fp16_is_left_out(
     assert 0 < module.steps < 16
     assert module._scaler.get_scale() == 2.0 ** (20 - (16 - module.steps))
     assert all(weights.isfinite().all() for weights in adapter_weights(network).values())
+
+
+def test_the_standard_error_of_the_loss_is_its_spread_over_samples_of_records(
+    tiny_base: BaseModel, assets: Path
+) -> None:
+    batches = batches_of(tiny_base, assets, size=1, samples=64)
+    network = new_network(tiny_base)
+    estimate = estimated_loss(network, batches)
+    losses = np.array([mean_loss(network, [batch]) for batch in batches])
+    targets = np.array([batch.target_tokens for batch in batches])
+    assert estimate.value == pytest.approx((losses * targets).sum() / targets.sum(), rel=1e-6)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 64, size=(4000, 64))  # the bootstrap knows nothing of the formula
+    means = (losses * targets)[drawn].sum(axis=1) / targets[drawn].sum(axis=1)
+    assert estimate.stderr == pytest.approx(means.std(), rel=0.1)
+    together = estimated_loss(network, batches_of(tiny_base, assets, size=16, samples=64))
+    assert together.stderr == pytest.approx(estimate.stderr, rel=1e-3)
+    assert math.isnan(estimated_loss(network, batches[:1]).stderr)
 
 
 def test_validation_leaves_the_mode_alone(
