@@ -1,6 +1,7 @@
 """Samplers for Optuna that partition the search space: DIRECT, SOO and their family.
 
-`BoTorchGPSampler` needs the extra `gp` and is imported when it is first used.
+Those with a Gaussian process are imported when they are first used: they need SciPy, and
+`BoTorchGPSampler` the extra `gp`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna_partition import samplers
 from optuna_partition.samplers import (
-    BaMSOOSampler,
     DIRECTSampler,
     FDASampler,
-    IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
-    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
     SpaceExhaustedError,
@@ -23,7 +21,10 @@ from optuna_partition.samplers import (
 )
 
 if TYPE_CHECKING:
+    from optuna_partition.samplers import BaMSOOSampler as BaMSOOSampler
     from optuna_partition.samplers import BoTorchGPSampler as BoTorchGPSampler
+    from optuna_partition.samplers import IMGPOSampler as IMGPOSampler
+    from optuna_partition.samplers import PartitionGPSampler as PartitionGPSampler
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Samplers that partition the search space, and one on BoTorch that is imported when it is used."""
+"""Samplers that partition the search space; those with a model are imported when they are used."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from optuna_partition.samplers._partition import PartitionSampler, SpaceExhaustedError
-from optuna_partition.samplers.bamsoo import BaMSOOSampler
 from optuna_partition.samplers.direct import DIRECTSampler
 from optuna_partition.samplers.fda import FDASampler
-from optuna_partition.samplers.hybrid import PartitionGPSampler
-from optuna_partition.samplers.imgpo import IMGPOSampler
 from optuna_partition.samplers.logo import LOGOSampler
 from optuna_partition.samplers.mosoo import MOSOOSampler
 from optuna_partition.samplers.sequool import SequOOLSampler
@@ -18,7 +15,10 @@ from optuna_partition.samplers.soo import SOOSampler
 from optuna_partition.samplers.stosoo import StoSOOSampler
 
 if TYPE_CHECKING:
+    from optuna_partition.samplers.bamsoo import BaMSOOSampler as BaMSOOSampler
     from optuna_partition.samplers.botorch_gp import BoTorchGPSampler as BoTorchGPSampler
+    from optuna_partition.samplers.hybrid import PartitionGPSampler as PartitionGPSampler
+    from optuna_partition.samplers.imgpo import IMGPOSampler as IMGPOSampler
 
 __all__ = [
     "BaMSOOSampler",
@@ -35,8 +35,13 @@ __all__ = [
     "StoSOOSampler",
 ]
 
-LAZY: Final = {"BoTorchGPSampler": "botorch_gp"}
-"""Samplers that need the extra `gp`, and their modules."""
+LAZY: Final = {
+    "BaMSOOSampler": "bamsoo",
+    "BoTorchGPSampler": "botorch_gp",
+    "IMGPOSampler": "imgpo",
+    "PartitionGPSampler": "hybrid",
+}
+"""Samplers with a Gaussian process, and their modules: to import SciPy takes half a second."""
 
 
 def __getattr__(name: str) -> Any:
