@@ -31,7 +31,7 @@ class BaMSOOSampler(PartitionSampler):
     its upper bound. Deterministic, without a seed. Any number of workers can share a study: trials
     under way count as their posterior means.
 
-    An ask takes 10 to 30 ms of CPU, however many trials there are.
+    An ask takes 10 to 20 ms of CPU up to 100 trials, and 70 to 80 ms from 300 on.
 
     Args:
         beta: Width of the confidence bounds, in standard deviations. "theory" is the published
