@@ -11,7 +11,7 @@ from optuna_partition.core.cell import length, longest_side, one_longest_side
 from optuna_partition.core.direct import direct
 from optuna_partition.core.hybrid import hybrid
 from optuna_partition.samplers._geometry import TreeGeometry
-from optuna_partition.samplers._partition import PartitionSampler
+from optuna_partition.samplers._partition import PartitionSampler, is_count
 from optuna_partition.samplers._space import SearchSpace
 from optuna_partition.surrogate.prior import short_prior
 from optuna_partition.surrogate.proposal import ProcessProposer
@@ -65,8 +65,8 @@ class PartitionGPSampler(PartitionSampler):
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, expected a whole number of 0 or more.")
+        if not is_count(seed):
+            raise ValueError(f"seed is {seed!r}, expected an integer of 0 or more.")
         propose = ProcessProposer(short_prior(noisy=not deterministic_objective))
         rule = functools.partial(direct, size=length)
         super().__init__(

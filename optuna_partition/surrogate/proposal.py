@@ -13,11 +13,22 @@ from numpy.typing import NDArray
 
 from optuna_partition.core.box import Box, GridAxis
 from optuna_partition.core.claim import Rank, Status, Trial
-from optuna_partition.surrogate.data import Data, FloatArray, Kind, Variable, variables_of
+from optuna_partition.surrogate.data import (
+    Data,
+    FloatArray,
+    Kind,
+    Variable,
+    bounded,
+    variables_of,
+    warp_of,
+)
 from optuna_partition.surrogate.gaussian_process import fit
 from optuna_partition.surrogate.improvement import LogExpectedImprovement
 from optuna_partition.surrogate.prior import Prior, short_prior
 
+# Standard deviation, on the model's scale, of the worst value that stands for a failed trial: a
+# region of failures repels, and one crash among good values does not.
+_DOUBT = 1.0
 # Candidates spread over the region, and as many near the best points known.
 _CANDIDATES, _NEAR = 200, 3
 # How far those may lie from them, as powers of ten of the region's sides.
@@ -36,7 +47,7 @@ class ProcessProposer:
     """Maximizes the expected improvement of a Gaussian process over a region of the box.
 
     Trials under way count as their posterior means. Infeasible and failed trials count like the
-    worst value; while nothing is feasible, violations count as values.
+    worst value, with doubt; while nothing is feasible, violations count as values.
 
     Args:
         prior: Of the hyperparameters.
@@ -62,7 +73,8 @@ class ProcessProposer:
         points = np.array([point for point, _ in known]).reshape(-1, d)
         values = _values([rank for _, rank in known])
         pending = np.array([point for point, status, _ in trials if status is Status.PENDING])
-        process = fit(Data(variables, points, values), self.prior).given(pending.reshape(-1, d))
+        data = Data(variables, points, values, _doubts(values))
+        process = fit(data, self.prior).given(pending.reshape(-1, d))
         means = process.posterior(points)[0]
         order = np.argsort(np.where(np.isfinite(values), means, math.inf), kind="stable")
         improvement = LogExpectedImprovement(process, float(means.min()))
@@ -77,6 +89,13 @@ def _values(ranks: list[Rank]) -> FloatArray:
     if np.isfinite(found).any():
         return found
     return np.array([rank[0] for rank in ranks])
+
+
+def _doubts(values: FloatArray) -> FloatArray:
+    """(n,) variances of values that stand for failures, NaN for the others."""
+    finite = bounded(values)
+    sds = _DOUBT / warp_of(finite).slope(finite)
+    return np.where(np.isinf(values), sds**2, np.nan)
 
 
 @dataclass(frozen=True, slots=True)

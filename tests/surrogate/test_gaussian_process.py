@@ -86,7 +86,7 @@ def test_posterior_is_that_of_the_textbook(variables: tuple[Variable, ...], nois
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit, on import
 def test_posterior_is_that_of_botorch() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from botorch.models import SingleTaskGP
     from gpytorch.kernels import MaternKernel, ScaleKernel
 

@@ -129,6 +129,18 @@ def test_failed_and_infeasible_trials_repel() -> None:
     assert point[0] < 0.75
 
 
+def test_a_crash_among_good_values_does_not_repel() -> None:
+    box = Box((FloatAxis("x", 0.0, 1.0), FloatAxis("y", 0.0, 1.0)))
+    points = [(x, y) for x in (0.1, 0.3, 0.5, 0.7, 0.9) for y in (0.15, 0.4, 0.65, 0.9)]
+    trials: list[Trial] = [
+        (point, Status.KNOWN, (0.0, (point[0] - 0.58) ** 2 + (point[1] - 0.47) ** 2))
+        for point in points
+    ]
+    trials.append(((0.55, 0.5), Status.KNOWN, WORST))
+    point = next(ProcessProposer()(box, trials, 1, (0, 21)))
+    assert np.abs(np.subtract(point, (0.58, 0.47))).max() < 0.05
+
+
 def test_without_a_feasible_trial_the_violation_is_minimized() -> None:
     box = Box((FloatAxis("x", 0.0, 1.0),))
     trials: list[Trial] = [
