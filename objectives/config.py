@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from objectives.search_space import SearchSpace
 
@@ -44,7 +44,7 @@ class FineTuneConfig:
         train_share: Share of the training records, in (0, 1], that trials see: a fidelity. A
             smaller share is part of a larger one.
         output_dir: Folder for the adapters that are kept; it belongs to one study.
-        search_space: Name of a preset or a space.
+        search_space: Name of a preset, a space, or plain data as `SearchSpace.of` takes them.
         metric: `"val_loss"` (minimized) or one of `tasks` (maximized).
         tasks: lm-eval tasks or local `.jsonl` question files to score every trial with.
         test_tasks: Tasks for the final comparison only; none may be among `tasks`.
@@ -98,7 +98,7 @@ class FineTuneConfig:
     backend: Backend = "litgpt"
     method: Method = "lora"
     four_bit: bool = False
-    search_space: str | SearchSpace = "demo"
+    search_space: str | Mapping[str, Any] | SearchSpace = "demo"
     metric: str = VALIDATION_LOSS
     tasks: tuple[str, ...] = ()
     test_tasks: tuple[str, ...] = ()
@@ -136,10 +136,8 @@ class FineTuneConfig:
         self.space()  # an unknown preset is an error now, not at the first trial
 
     def space(self) -> SearchSpace:
-        """The search space, looked up if it was given by name."""
-        if isinstance(self.search_space, SearchSpace):
-            return self.search_space
-        return SearchSpace.preset(self.search_space)
+        """The search space, looked up or made if it was given by name or as data."""
+        return SearchSpace.of(self.search_space)
 
     def _check_counts(self) -> None:
         for name, lowest in _LOWEST.items():
@@ -246,7 +244,7 @@ METHODS: Final = {
 }
 """Adapters that each backend has."""
 
-LORA_ONLY: Final = ("rank", "alpha", "dropout")
+LORA_ONLY: Final = ("rank", "alpha", "alpha_per_rank", "dropout")
 """Hyperparameters that only the LoRA family has."""
 
 _CHOICES: Final = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Number = int | float
 NumericDistribution = FloatDistribution | IntDistribution
+Change = Number | tuple[Number, Number] | Sequence[Number] | Mapping[str, Any] | NumericDistribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +58,30 @@ class HyperParameters:
     def from_mapping(cls, values: Mapping[str, Number]) -> HyperParameters:
         """Hyperparameters by name; names that are left out keep their default.
 
+        Args:
+            values: May hold `alpha_per_rank` instead of `alpha`, which is then that times the rank.
+
         Raises:
             ValueError: If a name is unknown or a value is outside its range.
         """
         for name in values:
             _check_name(name)
-        return cls(**{name: _typed(name, value) for name, value in values.items()})  # type: ignore[arg-type]
+        given = {name: _typed(name, value) for name, value in values.items()}
+        if ALPHA_PER_RANK in given:
+            if "alpha" in given:
+                raise ValueError(f"alpha and {ALPHA_PER_RANK} are both given; give one of them.")
+            given["alpha"] = given.pop(ALPHA_PER_RANK) * given.get("rank", HyperParameters().rank)
+        return cls(**given)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Number]:
         """Plain values by name."""
         return asdict(self)
 
 
-NAMES: Final = tuple(field.name for field in fields(HyperParameters))
+ALPHA_PER_RANK: Final = "alpha_per_rank"
+"""Searched instead of alpha, it keeps the scale of the update when the rank changes."""
+
+NAMES: Final = (*(field.name for field in fields(HyperParameters)), ALPHA_PER_RANK)
 _INTEGERS: Final = ("rank", "grad_batches")
 # Lowest value, highest value, and whether the lowest itself is excluded.
 _LIMITS: Final[Mapping[str, tuple[float, float, bool]]] = {
@@ -115,21 +127,42 @@ class SearchSpace(Mapping[str, BaseDistribution]):
 
     @classmethod
     def preset(cls, name: str) -> SearchSpace:
-        """A space by name: `"demo"` or `"davouse2024"`.
+        """A space by name.
 
-        `"davouse2024"` is the space of a study that tuned LoRA on models of one billion
-        parameters; its rank of up to 500 needs layers of that size. `"demo"` is for small models
-        and few samples.
+        `"recommended"` is for models of a hundred million parameters and more: what matters most
+        first, logarithmic ranks, alpha in units of the rank. `"wide"` is for a first look at an
+        unknown model. `"davouse2024"` is the space of a study that tuned LoRA on models of one
+        billion parameters; its rank of up to 500 needs layers of that size, as `"wide"` does.
+        `"demo"` is for small models and few samples.
 
         Raises:
             ValueError: If there is no such preset.
         """
         if name not in _PRESETS:
             raise ValueError(
-                f"The search space is {name!r}, expected one of {sorted(_PRESETS)} or a "
-                "SearchSpace object."
+                f"The search space is {name!r}, expected one of {sorted(_PRESETS)}, plain data "
+                "or a SearchSpace object."
             )
         return cls(_PRESETS[name], {})
+
+    @classmethod
+    def of(cls, given: str | Mapping[str, Any]) -> SearchSpace:
+        """A space from a preset's name or from plain data, as a YAML file holds it.
+
+        Args:
+            given: Data are changes as `override` takes them, by hyperparameter. Under `preset` they
+                may name the space that is changed; without it, nothing else is searched.
+
+        Raises:
+            ValueError: As `preset` and `override`.
+        """
+        if isinstance(given, SearchSpace):
+            return given
+        if isinstance(given, str):
+            return cls.preset(given)
+        changes = dict(given)
+        base = changes.pop("preset", None)
+        return _changed({} if base is None else cls.preset(base).ranges, {}, changes)
 
     @property
     def distributions(self) -> dict[str, NumericDistribution]:
@@ -141,36 +174,35 @@ class SearchSpace(Mapping[str, BaseDistribution]):
         suggested = {name: _suggest(trial, name, d) for name, d in self.ranges.items()}
         return suggested | dict(self.fixed)
 
-    def override(self, **changes: Number | tuple[Number, Number]) -> SearchSpace:
+    def override(self, **changes: Change) -> SearchSpace:
         """A space with other ranges or with values held fixed.
 
         Args:
             **changes: By hyperparameter either `(low, high)`, which keeps the kind of the axis
-                (float or int, logarithmic or not), or a number, which takes the hyperparameter
-                out of the search.
+                (logarithmic or not); a mapping with `low`, `high` and, if they differ, `log` and
+                `step`; an Optuna distribution; or a number, which takes the hyperparameter out of
+                the search. `alpha` and `alpha_per_rank` take each other's place.
 
         Raises:
             ValueError: If a name is unknown, `low >= high`, a logarithmic axis would start at or
                 below 0, or an int axis gets a fraction.
         """
-        ranges, fixed = dict(self.ranges), dict(self.fixed)
-        for name, change in changes.items():
-            _check_name(name)
-            if isinstance(change, tuple | list):
-                template = ranges.get(name) or _PRESETS["demo"][name]
-                ranges[name] = _with_ends(name, template, tuple(change))
-                fixed.pop(name, None)
-            else:
-                _check_number(name, change)
-                fixed[name] = _typed(name, change)
-                ranges.pop(name, None)
-        return SearchSpace(ranges, fixed)
+        return _changed(self.ranges, self.fixed, changes)
 
     def highest(self, name: str) -> Number:
         """The largest value that `name` can take in this space."""
         if name in self.ranges:
             return self.ranges[name].high
         return self.fixed.get(name, HyperParameters().as_dict()[name])
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data that `of` makes the same space from."""
+        ranges = {
+            name: {"low": d.low, "high": d.high, "log": d.log}
+            | ({} if d.step in (None, 1) else {"step": d.step})
+            for name, d in self.ranges.items()
+        }
+        return {**ranges, **self.fixed}
 
     def __getitem__(self, name: str) -> BaseDistribution:
         return self.ranges[name]
@@ -191,7 +223,23 @@ _PRESETS: Final[Mapping[str, Mapping[str, NumericDistribution]]] = {
         "dropout": FloatDistribution(0.0, 1.0),
         "grad_batches": IntDistribution(1, 32),
     },
+    "wide": {
+        "learning_rate": FloatDistribution(1e-6, 1.0, log=True),
+        "alpha": FloatDistribution(0.5, 256.0, log=True),
+        "grad_batches": IntDistribution(1, 64, log=True),
+        "rank": IntDistribution(1, 512, log=True),
+        "dropout": FloatDistribution(0.0, 1.0),
+        "weight_decay": FloatDistribution(1e-5, 10.0, log=True),
+    },
     # What matters most comes first: a partition sampler splits the axes in this order.
+    "recommended": {
+        "learning_rate": FloatDistribution(1e-5, 1e-2, log=True),
+        "alpha_per_rank": FloatDistribution(0.25, 8.0, log=True),
+        "grad_batches": IntDistribution(1, 32, log=True),
+        "rank": IntDistribution(2, 128, log=True),
+        "dropout": FloatDistribution(0.0, 0.5),
+        "weight_decay": FloatDistribution(1e-4, 1.0, log=True),
+    },
     "demo": {
         "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
         "alpha": FloatDistribution(1.0, 64.0),
@@ -202,6 +250,34 @@ _PRESETS: Final[Mapping[str, Mapping[str, NumericDistribution]]] = {
         "weight_decay": FloatDistribution(1e-4, 1.0, log=True),
     },
 }
+
+_TEMPLATES: Final = dict(_PRESETS["recommended"]) | dict(_PRESETS["demo"])
+_KEYS: Final = ("low", "high", "log", "step")
+
+
+def _changed(
+    ranges: Mapping[str, NumericDistribution],
+    fixed: Mapping[str, Number],
+    changes: Mapping[str, Change],
+) -> SearchSpace:
+    ranges, fixed = dict(ranges), dict(fixed)
+    for name, change in changes.items():
+        _check_name(name)
+        template = ranges.pop(name, _TEMPLATES[name])
+        fixed.pop(name, None)
+        for twin in {"alpha", ALPHA_PER_RANK} - {name} if "alpha" in name else ():
+            if twin not in changes:
+                ranges.pop(twin, None)
+                fixed.pop(twin, None)
+        if isinstance(change, FloatDistribution | IntDistribution):
+            ranges[name] = change
+        elif isinstance(change, Mapping):
+            ranges[name] = _from_data(name, template, change)
+        elif isinstance(change, tuple | list):
+            ranges[name] = _range(name, change, log=template.log, step=template.step)
+        else:
+            fixed[name] = _typed(name, change)
+    return SearchSpace(ranges, fixed)
 
 
 def _suggest(trial: BaseTrial, name: str, distribution: NumericDistribution) -> Number:
@@ -218,11 +294,26 @@ def _suggest(trial: BaseTrial, name: str, distribution: NumericDistribution) -> 
     )
 
 
-def _with_ends(
-    name: str, template: NumericDistribution, ends: tuple[Number, ...]
+def _from_data(
+    name: str, template: NumericDistribution, data: Mapping[str, Any]
+) -> NumericDistribution:
+    for key in data:
+        if key not in _KEYS:
+            raise ValueError(f"{name} has {key!r}, expected only {list(_KEYS)}.")
+    for key in ("low", "high"):
+        if key not in data:
+            raise ValueError(f"{name} has no {key!r}; give both ends, or one number.")
+    log, step = bool(data.get("log", template.log)), data.get("step")
+    if log and step not in (None, 1):
+        raise ValueError(f"{name} has log and a step of {step}; a logarithmic axis has no steps.")
+    return _range(name, (data["low"], data["high"]), log=log, step=step)
+
+
+def _range(
+    name: str, ends: Sequence[Number], *, log: bool, step: Number | None
 ) -> NumericDistribution:
     if len(ends) != 2:
-        raise ValueError(f"{name} is {ends}, expected (low, high) or one number.")
+        raise ValueError(f"{name} is {tuple(ends)}, expected (low, high) or one number.")
     for end in ends:
         _check_number(name, end)
     low, high = ends
@@ -231,13 +322,13 @@ def _with_ends(
             f"{name} has low {low} and high {high}, expected low < high; "
             "give one number to hold it fixed."
         )
-    if template.log and low <= 0:
+    if log and low <= 0:
         raise ValueError(
             f"{name} starts at {low}, but its axis is logarithmic; give a low end above 0."
         )
-    if isinstance(template, IntDistribution):
-        return IntDistribution(int(low), int(high), log=template.log, step=template.step)
-    return FloatDistribution(float(low), float(high), log=template.log, step=template.step)
+    if name in _INTEGERS:
+        return IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
+    return FloatDistribution(float(low), float(high), log=log, step=step)
 
 
 def _check_name(name: str) -> None:
@@ -254,6 +345,6 @@ def _check_number(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value}, expected a whole number.")
 
 
-def _typed(name: str, value: Number) -> Number:
+def _typed(name: str, value: Any) -> Number:
     _check_number(name, value)
     return int(value) if name in _INTEGERS else float(value)

@@ -32,7 +32,7 @@ def test_a_configuration_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search_space": "wide"}, "search space is 'wide'"),
+        ({"search_space": "large"}, "search space is 'large'"),
         ({"micro_batch_size": 0}, "micro_batch_size is 0, expected a whole number of at least 1"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"max_length": 1}, "max_length is 1, expected a whole number of at least 2"),

@@ -34,6 +34,54 @@ def test_unknown_preset_names_those_that_exist() -> None:
         SearchSpace.preset("huge")
 
 
+def test_recommended_searches_the_scale_of_the_update() -> None:
+    space = SearchSpace.preset("recommended")
+    assert next(iter(space)) == "learning_rate"
+    assert all(space.distributions[name].log for name in space if name != "dropout")
+    values = space.suggest(
+        optuna.trial.FixedTrial({name: d.high for name, d in space.ranges.items()})
+    )
+    assert HyperParameters.from_mapping(values).alpha == 8.0 * 128
+
+
+def test_wide_holds_davouse2024() -> None:
+    wide = SearchSpace.preset("wide")
+    for name, inner in SearchSpace.preset("davouse2024").ranges.items():
+        assert wide.ranges[name].low <= inner.low
+        assert wide.ranges[name].high >= inner.high
+
+
+def test_a_space_from_plain_data() -> None:
+    space = SearchSpace.of(
+        {
+            "preset": "demo",
+            "learning_rate": {"low": 1e-4, "high": 1e-2},
+            "rank": {"low": 2, "high": 10, "log": False, "step": 4},
+            "alpha": [8, 32],
+            "dropout": 0,
+        }
+    )
+    assert space["learning_rate"] == FloatDistribution(1e-4, 1e-2, log=True)
+    assert space["rank"] == IntDistribution(2, 10, step=4)
+    assert space["alpha"] == FloatDistribution(8, 32)
+    assert space["weight_decay"] == SearchSpace.preset("demo")["weight_decay"]
+    assert space.fixed == {"dropout": 0.0}
+    assert SearchSpace.of(space.as_data()) == space
+    assert SearchSpace.of(space.distributions).distributions == space.distributions
+
+
+def test_without_a_preset_only_what_is_named_is_searched() -> None:
+    assert set(SearchSpace.of({"learning_rate": [1e-5, 1e-2], "rank": 4})) == {"learning_rate"}
+
+
+def test_alpha_and_its_ratio_take_each_others_place() -> None:
+    space = SearchSpace.preset("recommended").override(alpha=16)
+    assert "alpha_per_rank" not in space
+    assert "alpha" not in space.override(alpha_per_rank=(1, 2)).fixed
+    with pytest.raises(ValueError, match="both given"):
+        HyperParameters.from_mapping({"alpha": 1.0, "alpha_per_rank": 1.0})
+
+
 def test_suggest_asks_the_trial_and_adds_fixed_values() -> None:
     space = SearchSpace.preset("demo").override(rank=4, dropout=0)
     study = optuna.create_study()
@@ -79,6 +127,10 @@ def test_a_fixed_hyperparameter_can_be_searched_again() -> None:
         ({"dropout": (0.0, 1.2)}, r"dropout is 1.2, expected a value in \[0.0, 1.0\]"),
         ({"alpha": (1, 2, 3)}, r"expected \(low, high\)"),
         ({"alpha": "high"}, "expected a number"),
+        ({"alpha": {"low": 1, "hi": 2}}, "alpha has 'hi', expected only"),
+        ({"alpha": {"low": 1}}, "alpha has no 'high'"),
+        ({"rank": {"low": 2, "high": 8, "step": 2}}, "a logarithmic axis has no steps"),
+        ({"alpha": 1, "alpha_per_rank": 2}, "both given"),
         ({"alpha": math.nan}, "finite"),
         ({"grad_batches": True}, "expected a number"),
     ],
