@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 _RECORD: Final = "trial.json"
 _logger = logging.getLogger(__name__)
@@ -84,39 +85,41 @@ class AdapterStore:
         return path
 
     def remove_beaten(self, study: Study) -> None:
-        """Remove the folders of this study's finished trials other than the best one.
+        """Remove the folders of this study's finished trials other than the best ones.
 
         Trials that still run keep theirs: a moment later one of them may be the best.
         """
         trials = study.get_trials(deepcopy=False)
-        best = _best_number(study)
+        best = {trial.number for trial in _best_trials(study)}
         for path in self._folder.glob("trial-*"):
             record = _read_record(path)
             if record is None or record.get("study") != study.study_name:
                 continue
             number = record["trial"]
             finished = number < len(trials) and trials[number].state.is_finished()
-            if finished and number != best:
+            if finished and number not in best:
                 shutil.rmtree(path, ignore_errors=True)  # another worker may be removing it too
 
     def _path(self, number: int) -> Path:
         return self._folder / f"trial-{number}"
 
 
-def improves(study: Study, value: float) -> bool:
-    """Whether `value` is better than that of every completed trial."""
-    if _best_number(study) is None:
-        return True
-    better: bool = (
-        value < study.best_value if study.direction.name == "MINIMIZE" else value > study.best_value
-    )
-    return better
+def improves(study: Study, values: Sequence[float]) -> bool:
+    """Whether no completed trial is at least as good as `values` in every objective."""
+    signs = [1.0 if direction.name == "MINIMIZE" else -1.0 for direction in study.directions]
+
+    def as_good(trial: FrozenTrial) -> bool:
+        known = zip(signs, trial.values, values, strict=True)
+        return all(sign * old <= sign * new for sign, old, new in known)
+
+    return not any(as_good(trial) for trial in _best_trials(study))
 
 
-def _best_number(study: Study) -> int | None:
+def _best_trials(study: Study) -> list[FrozenTrial]:
+    """The best trial, or with several objectives those that none dominates; else none."""
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        return None
-    return study.best_trial.number
+        return []
+    return [study.best_trial] if len(study.directions) == 1 else study.best_trials
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ Backend = Literal["litgpt", "peft"]
 Method = Literal["lora", "rslora", "dora", "adapter", "adapter_v2", "ia3"]
 Schedule = Literal["cosine", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
+Cost = Literal["trainable_parameters", "seconds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,10 @@ class FineTuneConfig:
             smaller share is part of a larger one.
         output_dir: Folder for the adapters that are kept; it belongs to one study.
         search_space: Name of a preset, a space, or plain data as `SearchSpace.of` takes them.
-        metric: `"val_loss"` (minimized) or one of `tasks` (maximized).
+        metric: `"val_loss"` (minimized), one of `tasks` (maximized), or weights above 0 by task:
+            the weighted sum of their scores (maximized).
+        cost: A second objective, minimized: "trainable_parameters" of the adapter, or "seconds" of
+            a trial's training; None for one objective.
         tasks: lm-eval tasks or local `.jsonl` question files to score every trial with.
         test_tasks: Tasks for the final comparison only; none may be among `tasks`.
         question_limit: Questions per task in `tasks`, the first ones; all by default.
@@ -99,7 +103,8 @@ class FineTuneConfig:
     method: Method = "lora"
     four_bit: bool = False
     search_space: str | Mapping[str, Any] | SearchSpace = "demo"
-    metric: str = VALIDATION_LOSS
+    metric: str | Mapping[str, float] = VALIDATION_LOSS
+    cost: Cost | None = None
     tasks: tuple[str, ...] = ()
     test_tasks: tuple[str, ...] = ()
     question_limit: int | None = None
@@ -168,6 +173,11 @@ class FineTuneConfig:
             )
 
     def _check_choices(self) -> None:
+        if self.cost not in (None, *get_args(Cost)):
+            raise ValueError(
+                f"cost is {self.cost!r}, expected one of {get_args(Cost)}, or None for one "
+                "objective."
+            )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {choices}.")
@@ -204,11 +214,7 @@ class FineTuneConfig:
     def _check_tasks(self) -> None:
         self._check_tuple("tasks")
         self._check_tuple("test_tasks")
-        if self.metric != VALIDATION_LOSS and self.metric not in self.tasks:
-            raise ValueError(
-                f"metric is {self.metric!r}, expected {VALIDATION_LOSS!r} or one of the tasks "
-                f"{self.tasks}; add it to tasks."
-            )
+        self._check_metric()
         tuned = {_task_identity(task): task for task in self.tasks}
         for task in self.test_tasks:
             if _task_identity(task) in tuned:
@@ -216,6 +222,23 @@ class FineTuneConfig:
                     f"The task {task!r} is used for tuning, so it can't be the final test as "
                     "well: its score would be too good. Take it out of tasks or of test_tasks."
                 )
+
+    def _check_metric(self) -> None:
+        if self.metric == VALIDATION_LOSS:
+            return
+        weights = self.metric if isinstance(self.metric, Mapping) else {self.metric: 1.0}
+        for task, weight in weights.items():
+            if task not in self.tasks:
+                raise ValueError(
+                    f"metric is {self.metric!r}, expected {VALIDATION_LOSS!r}, one of the tasks "
+                    f"{self.tasks} or weights of them; add {task!r} to tasks."
+                )
+            if isinstance(weight, bool) or not 0.0 < weight < math.inf:
+                raise ValueError(
+                    f"metric gives {task!r} the weight {weight!r}, expected a number above 0."
+                )
+        if not weights:
+            raise ValueError("metric has no weights; give at least one task its weight.")
 
 
 _LOWEST: Final = {

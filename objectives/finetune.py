@@ -17,6 +17,7 @@ from optuna import TrialPruned
 
 from objectives.adapters import AdapterStore, improves
 from objectives.config import VALIDATION_LOSS
+from objectives.metric import cost, measured
 from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
 from objectives.search_space import HyperParameters
 from objectives.timing import Stopwatch
@@ -57,10 +58,12 @@ class BaseResult:
     Attributes:
         val_loss: Cross-entropy on the validation data, nats per token.
         scores: Scores on the tuning tasks.
+        value: The metric.
     """
 
     val_loss: float
     scores: tuple[Score, ...]
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class TrialResult:
         seconds: Wall-clock seconds by phase: "build", "train", "validate", "score", "other".
         tokens_per_second: Training tokens, without padding, per second of training.
         trainable_parameters: Numbers in the adapter.
+        cost: The second objective, None if there is none.
     """
 
     value: float
@@ -87,6 +91,7 @@ class TrialResult:
     seconds: Mapping[str, float]
     tokens_per_second: float
     trainable_parameters: int
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,43 +111,67 @@ class FineTuneObjective:
 
     A run with a loss that is no longer finite is pruned. Any other exception is a failed trial.
     Intermediate validation losses are reported only when the metric is the validation loss: a
-    sampler or pruner would otherwise compare a loss with a task's score.
+    sampler or pruner would otherwise compare a loss with a task's score. Optuna prunes no trials of
+    studies with two objectives, so that nothing is reported there either.
 
     Threads of one process must not run trials at once: they share torch's random generator.
 
     Args:
         config: What to train and how to judge it.
         callbacks: Further Lightning callbacks for every run, such as a progress bar.
+        resources: What was loaded for this configuration; it is loaded if it is not given.
 
     Raises:
         ValueError: If the configuration names a model, data file or task that can't be used, or
             the search space allows a rank above the size of an adapted layer.
     """
 
-    def __init__(self, config: FineTuneConfig, *, callbacks: Sequence[Callback] = ()) -> None:
+    def __init__(
+        self,
+        config: FineTuneConfig,
+        *,
+        callbacks: Sequence[Callback] = (),
+        resources: Resources | None = None,
+    ) -> None:
         self.config = config
         self.search_space: SearchSpace = config.space()
         self._callbacks = tuple(callbacks)
         self._adapters = AdapterStore(Path(config.output_dir).expanduser() / "adapters")
         self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
-        self._loaded: Resources | None = load_resources(config)
+        self._loaded: Resources | None = resources or load_resources(config)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Direction for `optuna.create_study`."""
+        """Direction of the metric, for `optuna.create_study`."""
         return "minimize" if self.config.metric == VALIDATION_LOSS else "maximize"
+
+    @property
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
+        """Directions for `optuna.create_study`: of the metric, and of the cost if there is one."""
+        return [self.direction] if self.config.cost is None else [self.direction, "minimize"]
+
+    @property
+    def report_points(self) -> tuple[int, ...]:
+        """Numbers of samples seen at which the validation loss is measured, the last at the end."""
+        return report_points(
+            self.samples_per_trial // self.config.epochs,
+            epochs=self.config.epochs,
+            per_epoch=self.config.reports_per_epoch,
+        )
 
     @property
     def samples_per_trial(self) -> int:
         """Training samples that a trial sees, all epochs together, if it is not stopped early."""
         return sum(batch.samples for batch in self._resources().train)
 
-    def __call__(self, trial: Trial | BaseTrial) -> float:
+    def __call__(self, trial: Trial | BaseTrial) -> float | tuple[float, float]:
         """Train with the hyperparameters that `trial` suggests.
+
+        Returns the metric, or the metric and the cost.
 
         Sets the user attributes "seconds" (by phase, for every trial), "stderr" (of the value),
         "tokens_per_second" and "trainable_parameters", with tasks also "val_loss" and "scores";
@@ -174,7 +203,7 @@ class FineTuneObjective:
         if self.config.tasks:
             trial.set_user_attr("val_loss", result.val_loss)
             trial.set_user_attr("scores", _as_attribute(result.scores))
-        return result.value
+        return result.value if result.cost is None else (result.value, result.cost)
 
     def run(
         self,
@@ -201,18 +230,25 @@ class FineTuneObjective:
         """The untuned model's validation loss and scores; each is computed once."""
         if self._base_scores is None:
             self._base_scores = self._score(self._untuned())
-        return BaseResult(self._untuned_loss().value, self._base_scores)
+        loss = self._untuned_loss()
+        value = measured(self.config, loss, self._base_scores).value
+        return BaseResult(loss.value, self._base_scores, value)
 
-    def best_adapter(self, study: Study) -> Path:
+    def best_adapter(self, study: Study, *, number: int | None = None) -> Path:
         """Folder of the best trial's adapter in PEFT format.
 
         If it is no longer there, the best trial is trained again, which gives the same adapter on
         the same machine.
 
+        Args:
+            study: Has a completed trial.
+            number: A trial instead of the best one, such as one of `study.best_trials` where there
+                are two objectives.
+
         Raises:
             ValueError: If the study has no completed trial.
         """
-        best = study.best_trial
+        best = study.best_trial if number is None else study.trials[number]
         parameters = self._parameters_of(best.params)
         self._adapters.remove_beaten(study)
         folder = self._adapters.find(study.study_name, best.number, parameters.as_dict())
@@ -347,17 +383,19 @@ class FineTuneObjective:
         fit(training, loaded.train, callbacks=(reports, *self._callbacks))
         with clock.measure("score"):
             scores = self._score(network)
-        measured = self._measured(losses[-1], scores)
+        measure = measured(self.config, losses[-1], scores)
         seconds = clock.seconds()
+        size = network.trainable_parameters()
         return network, TrialResult(
-            value=measured.value,
+            value=measure.value,
             val_loss=reports.loss,
-            stderr=measured.stderr,
+            stderr=measure.stderr,
             scores=scores,
             parameters=parameters,
             seconds=seconds,
             tokens_per_second=sum(batch.tokens for batch in loaded.train) / seconds["train"],
-            trainable_parameters=network.trainable_parameters(),
+            trainable_parameters=size,
+            cost=cost(self.config, seconds=seconds, parameters=size),
         )
 
     def _network(self, parameters: HyperParameters) -> AdaptedModel:
@@ -386,18 +424,14 @@ class FineTuneObjective:
             return losses[-1].value
 
         return ValidationReports(
-            at=report_points(
-                self.samples_per_trial // self.config.epochs,
-                epochs=self.config.epochs,
-                per_epoch=self.config.reports_per_epoch,
-            ),
+            at=self.report_points,
             validate=validate,
             initial=losses[-1].value,
             report=report,
         )
 
     def _reporter(self, trial: BaseTrial) -> Callable[[float, int], None] | None:
-        if self.config.metric != VALIDATION_LOSS:
+        if self.config.metric != VALIDATION_LOSS or self.config.cost is not None:
             return None
 
         def report(loss: float, samples_seen: int) -> None:
@@ -407,18 +441,6 @@ class FineTuneObjective:
                 raise TrialPruned(f"Pruned after {samples_seen} samples at loss {loss:.4f}.")
 
         return report
-
-    def _measured(self, loss: Estimate, scores: tuple[Score, ...]) -> Estimate:
-        """The metric and its standard error."""
-        if self.config.metric == VALIDATION_LOSS:
-            return loss
-        for score in scores:
-            if score.task == self.config.metric:
-                return Estimate(score.value, score.stderr)
-        raise ValueError(
-            f"metric is {self.config.metric!r}, which has no score of its own; give one of "
-            f"{[score.task for score in scores]} as a task and as the metric."
-        )
 
     def _score(self, network: AdaptedModel) -> tuple[Score, ...]:
         loaded = self._resources()
@@ -436,7 +458,8 @@ class FineTuneObjective:
         if study is None:  # a FixedTrial belongs to none
             return
         with clock.measure("save"):
-            if improves(study, result.value):
+            values = [result.value] if result.cost is None else [result.value, result.cost]
+            if improves(study, values):
                 self._save(study.study_name, trial.number, network, result)
             self._adapters.remove_beaten(study)
 

@@ -83,14 +83,14 @@ def test_only_the_best_and_the_running_are_kept(store: AdapterStore, tmp_path: P
 
 
 def test_improvement_follows_the_direction() -> None:
-    assert improves(study_with(), 99.0)
-    assert improves(study_with(3.0, 2.0), 1.9)
-    assert not improves(study_with(3.0, 2.0), 2.0)
-    assert improves(study_with(3.0, 2.0, maximize=True), 3.1)
-    assert not improves(study_with(3.0, 2.0, maximize=True), 2.5)
+    assert improves(study_with(), [99.0])
+    assert improves(study_with(3.0, 2.0), [1.9])
+    assert not improves(study_with(3.0, 2.0), [2.0])
+    assert improves(study_with(3.0, 2.0, maximize=True), [3.1])
+    assert not improves(study_with(3.0, 2.0, maximize=True), [2.5])
 
 
 def test_a_study_without_completed_trials_is_always_improved() -> None:
     study = study_with()
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
-    assert improves(study, 99.0)
+    assert improves(study, [99.0])

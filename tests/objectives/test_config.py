@@ -54,7 +54,7 @@ def test_a_configuration_is_frozen() -> None:
         ({"targets": ("query", "gate")}, "targets has 'gate'"),
         ({"targets": ("query", "query")}, "every name only once"),
         ({"tasks": "hellaswag"}, "tasks is 'hellaswag', expected names in a tuple"),
-        ({"metric": "hellaswag"}, "add it to tasks"),
+        ({"metric": "hellaswag"}, "add 'hellaswag' to tasks"),
     ],
 )
 def test_bad_values_are_explained(changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,175 @@
+"""`python -m objectives`: tune, and test what was tuned, from a YAML file or the command line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from objectives.config import FineTuneConfig
+from objectives.tuning.named import did_you_mean
+from objectives.tuning.settings import StudySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SPACE: Final = "search_space"
+_UNKNOWN_KEY: Final = re.compile(r"(?:Key|nested key) '([^']+)'(?: is not expected)?")
+_UNKNOWN_OPTION: Final = re.compile(r"Unrecognized arguments: --([^\s=]+)")
+_BAD_VALUE: Final = re.compile(r'Parser key "([^"]+)":\s*')
+_NO_FILE: Final = re.compile(r"File does not exist: '([^']+)'")
+_MISSING: Final = re.compile(r'Key "([^"]+)" is required')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Command line; None takes that of the process.
+
+    Returns:
+        The exit code: 0; 1 if all trials failed; 2 for settings that can't be used; 130 after
+        Ctrl-C.
+    """
+    from objectives.tuning.session import complain
+
+    given = _with_option(list(sys.argv[1:] if arguments is None else arguments))
+    parser = make_parser()
+    try:
+        parsed = parser.parse_args(given)
+    except ArgumentError as error:
+        return complain(ValueError(_explained(str(error), given)))
+    command, values = parsed.subcommand, parsed[parsed.subcommand]
+    try:
+        config, settings = _built(values)
+        return _run(command, values, config, settings)
+    except (ValueError, ImportError, OSError) as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> ArgumentParser:
+    """The parser; each command takes a YAML file, and options that come before it."""
+    parser = ArgumentParser(
+        prog="python -m objectives",
+        description="Tune LoRA on a language model.",
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(required=True)
+    tune = _command()
+    tune.add_argument(
+        "--dry_run",
+        "--dry-run",
+        action="store_true",
+        help="Load everything, then two optimizer steps, one validation batch and four questions "
+        "of each task; the study stays as it is.",
+    )
+    commands.add_subcommand("tune", tune, help="Run the trials of a study that are left.")
+    commands.add_subcommand(
+        "test",
+        _command(),
+        help="Score the untuned and the best model on test_tasks, once.",
+    )
+    return parser
+
+
+def _command() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of these settings; its path may come first, without --config.",
+    )
+    # Plain data only: a space is no class to a person at a terminal.
+    parser.add_class_arguments(FineTuneConfig, skip={_SPACE})
+    parser.add_argument(
+        f"--{_SPACE}",
+        type=str | dict[str, Any],
+        default="demo",
+        help="Name of a preset, or ranges and values by hyperparameter: "
+        "{preset: recommended, rank: [4, 32], dropout: 0}.",
+    )
+    parser.add_class_arguments(StudySettings)
+    return parser
+
+
+def _with_option(arguments: list[str]) -> list[str]:
+    """Let a YAML file follow the command as it is."""
+    if len(arguments) > 1 and not arguments[1].startswith("-"):
+        return [arguments[0], "--config", *arguments[1:]]
+    return arguments
+
+
+def _explained(message: str, arguments: Sequence[str]) -> str:
+    """An error of the parser in words that name the file and the nearest setting."""
+    known = [field.name for kind in (FineTuneConfig, StudySettings) for field in fields(kind)]
+    if found := _UNKNOWN_KEY.search(message):
+        name = found[1].rpartition(".")[2]
+        files = [b for a, b in pairwise(arguments) if a == "--config"]
+        where = f"{files[-1]}: " if files else ""
+        return f"{where}{name!r} is no setting{did_you_mean(name, known)}"
+    if found := _UNKNOWN_OPTION.search(message):
+        return f"--{found[1]} is no setting{did_you_mean(found[1], [*known, 'dry_run'])}"
+    if found := _MISSING.search(message):
+        name = found[1].rpartition(".")[2]
+        return f"{name} is not given; add it to the YAML file or the command line."
+    if found := _NO_FILE.search(message):
+        return f"there is no file {found[1]!r}."
+    return " ".join(_BAD_VALUE.sub(r"\1: ", message).split())
+
+
+def _built(values: Namespace) -> tuple[FineTuneConfig, StudySettings]:
+    config = FineTuneConfig(**{field.name: values[field.name] for field in fields(FineTuneConfig)})
+    settings = {field.name: values[field.name] for field in fields(StudySettings)}
+    return config, StudySettings(**settings)
+
+
+def _run(command: str, values: Namespace, config: FineTuneConfig, settings: StudySettings) -> int:
+    from objectives.tuning import session
+
+    if command == "test":
+        return _test(config, settings)
+    if values.dry_run:
+        return _dry_run(config, settings)
+    return session.run(config, settings)
+
+
+def _dry_run(config: FineTuneConfig, settings: StudySettings) -> int:
+    from objectives.tuning.dry_run import dry_run
+    from objectives.tuning.progress import describe, value_name
+    from objectives.tuning.session import peak_memory, say, score_rows, table, with_error
+
+    trial, scores = dry_run(config, settings)
+    say(describe(trial, value_name(config)))
+    if scores is not None:
+        rows = score_rows(scores.base, scores.tuned)
+        say(table([(name, *map(with_error, measured)) for name, measured in rows.items()]))
+    say(f"Peak memory {peak_memory():.1f} GB; the study is as it was.")
+    return 0
+
+
+def _test(config: FineTuneConfig, settings: StudySettings) -> int:
+    import objectives
+    from objectives.tuning.session import say, score_rows, table, with_error
+    from objectives.tuning.study import load_study
+
+    if not config.test_tasks:
+        raise ValueError("test_tasks is empty; name at least one task that no trial has seen.")
+    study = load_study(config, settings)
+    objective = objectives.FineTuneObjective(config)
+    result = objective.final_test(
+        study,
+        config.test_tasks,
+        limit=config.test_question_limit,
+        ids=config.test_question_ids,
+    )
+    rows: list[tuple[str, ...]] = [("", "untuned", f"best, trial {study.best_trial.number}")]
+    for name, measured in score_rows(result.base, result.tuned).items():
+        rows.append((name, *map(with_error, measured)))
+    say(table(rows))
+    return 0
