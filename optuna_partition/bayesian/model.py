@@ -30,7 +30,7 @@ from linear_operator import to_linear_operator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_partition.surrogate.data import Data, Kind, Warp, bounded, warp_of
+from optuna_partition.surrogate.data import DOUBT, Data, Kind, Warp, bounded, warp_of
 from optuna_partition.surrogate.prior import Prior
 
 # More points are thinned out (`Data.thinned`): the posterior costs their square, a fit their cube.
@@ -234,12 +234,14 @@ def fit(data: Data, *, noisy: bool = True) -> Surrogate:
     """
     warp = warp_of(bounded(data.values))
     held = data.thinned(MAX_POINTS)
-    gp = _gp(held.thinned(MAX_LEARNED), warp, noisy=noisy)
-    _maximize_posterior(gp)
+    learned = held.thinned(MAX_LEARNED)
+    gp = _gp(learned, warp, noisy=noisy)
+    _maximize_posterior(gp, _extra(learned))
     for parameter in gp.parameters():
         parameter.requires_grad_(False)
     points, values, variances = _tensors(held, warp)
     noise = gp.likelihood.noise.expand(len(values)) if variances is None else variances
+    noise = noise + _extra(held)
     return Surrogate(gp.covar_module, points, values, noise, gp.mean_module.constant, warp)
 
 
@@ -273,6 +275,11 @@ def _tensors(data: Data, warp: Warp) -> tuple[Tensor, Tensor, Tensor | None]:
     return points, warped, torch.from_numpy(np.maximum(filled, _LEAST_NOISE))
 
 
+def _extra(data: Data) -> Tensor:
+    """(n,) variances on the model's scale that infinite values, failed trials, have on top."""
+    return DOUBT**2 * torch.from_numpy(np.isinf(data.values)).to(torch.float64)
+
+
 @contextlib.contextmanager
 def quiet_optimizer() -> Iterator[None]:
     """Without BoTorch's warnings of line searches that end early: what they reach will do."""
@@ -286,8 +293,13 @@ def quiet_optimizer() -> Iterator[None]:
             )
 
 
-def _maximize_posterior(gp: SingleTaskGP) -> None:
-    """Fit the hyperparameters, by BoTorch's L-BFGS-B with a gradient of our own."""
+def _maximize_posterior(gp: SingleTaskGP, extra: Tensor) -> None:
+    """Fit the hyperparameters, by BoTorch's L-BFGS-B with a gradient of our own.
+
+    Args:
+        gp: Holds what is learned from.
+        extra: (n,) variances on top of the noise of its likelihood.
+    """
     mll = ExactMarginalLogLikelihood(gp.likelihood, gp)
     parameters = {name: p for name, p in mll.named_parameters() if p.requires_grad}
     priors = [(module, prior, value_of) for _, module, prior, value_of, _ in mll.named_priors()]
@@ -298,7 +310,7 @@ def _maximize_posterior(gp: SingleTaskGP) -> None:
         for parameter in parameters.values():
             parameter.grad = None
         covariance = gp.covar_module.forward(points, points)
-        noise = gp.likelihood.noise.expand(n)
+        noise = gp.likelihood.noise.expand(n) + extra
         mean = gp.mean_module.constant
         log_prior = sum(
             prior.log_prob(value_of(module)).sum() for module, prior, value_of in priors

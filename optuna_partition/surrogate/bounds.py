@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.claim import Status, Trial
-from optuna_partition.surrogate.data import Data, variables_of
+from optuna_partition.surrogate.data import Data, doubts, variables_of
 from optuna_partition.surrogate.gaussian_process import GaussianProcess, fit
 from optuna_partition.surrogate.prior import Prior, short_prior
 
@@ -46,6 +46,7 @@ class ProcessModel:
         pending = [point for point, status, _ in trials if status is Status.PENDING]
         d = len(box.axes)
         points = np.array([point for point, _ in known]).reshape(-1, d)
-        data = Data(variables_of(box), points, np.array([value for _, value in known]))
+        values = np.array([value for _, value in known])
+        data = Data(variables_of(box), points, values, doubts(values))
         process = fit(data, self.prior).given(np.array(pending).reshape(-1, d))
         return ProcessBounds(process)

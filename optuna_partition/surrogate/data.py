@@ -21,6 +21,9 @@ FloatArray = NDArray[np.float64]
 
 # Squares of larger values, and sums of a thousand of them, would overflow.
 _LARGEST = 1e150
+# Standard deviation, on the model's scale, of the worst value that stands for a failed trial: a
+# region of failures repels, and one crash among good values does not.
+DOUBT = 1.0
 # Where compression ends, in spreads above the knee: beyond, one failure looks like another.
 _CEILING = 8.0
 
@@ -189,6 +192,13 @@ def bounded(values: FloatArray) -> FloatArray:
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     return np.clip(np.clip(values, low, high), -_LARGEST, _LARGEST)
+
+
+def doubts(values: FloatArray) -> FloatArray:
+    """(n,) variances of infinite values, which stand for failures; NaN for the others."""
+    finite = bounded(values)
+    sds = DOUBT / warp_of(finite).slope(finite)
+    return np.where(np.isinf(values), sds**2, np.nan)
 
 
 def warp_of(values: FloatArray) -> Warp:

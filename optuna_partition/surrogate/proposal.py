@@ -18,17 +18,13 @@ from optuna_partition.surrogate.data import (
     FloatArray,
     Kind,
     Variable,
-    bounded,
+    doubts,
     variables_of,
-    warp_of,
 )
 from optuna_partition.surrogate.gaussian_process import fit
 from optuna_partition.surrogate.improvement import LogExpectedImprovement
 from optuna_partition.surrogate.prior import Prior, short_prior
 
-# Standard deviation, on the model's scale, of the worst value that stands for a failed trial: a
-# region of failures repels, and one crash among good values does not.
-_DOUBT = 1.0
 # Candidates spread over the region, and as many near the best points known.
 _CANDIDATES, _NEAR = 200, 3
 # How far those may lie from them, as powers of ten of the region's sides.
@@ -73,7 +69,7 @@ class ProcessProposer:
         points = np.array([point for point, _ in known]).reshape(-1, d)
         values = _values([rank for _, rank in known])
         pending = np.array([point for point, status, _ in trials if status is Status.PENDING])
-        data = Data(variables, points, values, _doubts(values))
+        data = Data(variables, points, values, doubts(values))
         process = fit(data, self.prior).given(pending.reshape(-1, d))
         means = process.posterior(points)[0]
         order = np.argsort(np.where(np.isfinite(values), means, math.inf), kind="stable")
@@ -89,13 +85,6 @@ def _values(ranks: list[Rank]) -> FloatArray:
     if np.isfinite(found).any():
         return found
     return np.array([rank[0] for rank in ranks])
-
-
-def _doubts(values: FloatArray) -> FloatArray:
-    """(n,) variances of values that stand for failures, NaN for the others."""
-    finite = bounded(values)
-    sds = _DOUBT / warp_of(finite).slope(finite)
-    return np.where(np.isinf(values), sds**2, np.nan)
 
 
 @dataclass(frozen=True, slots=True)

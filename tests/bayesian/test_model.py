@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from optuna_partition.bayesian import model as module
 from optuna_partition.bayesian.model import FitError, Surrogate, fit
-from optuna_partition.surrogate.data import Data, FloatArray, Kind, Variable, warp_of
+from optuna_partition.surrogate.data import DOUBT, Data, FloatArray, Kind, Variable, warp_of
 
 VARIABLES = (Variable(), Variable(Kind.ORDERED, 9), Variable(Kind.CHOICE, 3))
 
@@ -44,7 +45,7 @@ def test_values_that_were_not_seen_are_predicted() -> None:
 def test_the_posterior_is_the_one_of_gpytorch() -> None:
     data = make_data(25)
     gp = module._gp(data, warp_of(data.values), noisy=True)
-    module._maximize_posterior(gp)
+    module._maximize_posterior(gp, torch.zeros(25))
     surrogate = fit(data)
     unseen = torch.from_numpy(make_data(8, seed=2).points)
     with torch.no_grad():
@@ -73,7 +74,7 @@ def test_a_fit_ends_where_the_marginal_likelihood_of_gpytorch_is_flat(known_nois
         return torch.cat([p.grad.reshape(-1) for p in gp.parameters() if p.grad is not None])
 
     before = slopes().abs().max()
-    module._maximize_posterior(gp)
+    module._maximize_posterior(gp, torch.zeros(20))
     assert slopes().abs().max() < 0.02 * before
 
 
@@ -105,6 +106,14 @@ def test_known_noise_is_taken_as_it_is_and_the_median_fills_in() -> None:
     expected = noise[:3] * surrogate.warp.slope(data.values[:3]) ** 2
     assert surrogate.noise[:3].numpy() == pytest.approx(expected)
     assert surrogate.noise[3:].numpy() == pytest.approx(np.full(9, np.median(expected)))
+
+
+def test_a_failed_trial_is_known_with_doubt() -> None:
+    data = make_data(12)
+    values = data.values.copy()
+    values[4] = math.inf
+    surrogate = fit(dataclasses.replace(data, values=values))
+    assert surrogate.noise[4] - surrogate.noise[0] == pytest.approx(DOUBT**2)
 
 
 def test_believers_keep_the_mean_and_shrink_the_variance() -> None:
