@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from objectives.config import FineTuneConfig
-from objectives.search_space import HyperParameters, SearchSpace
+from objectives.search_space import HARD_LIMITS, HyperParameters, SearchSpace
 
 if TYPE_CHECKING:
     from objectives.finetune import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "HARD_LIMITS",
     "BaseResult",
     "FinalComparison",
     "FineTuneConfig",

@@ -93,6 +93,13 @@ _LIMITS: Final[Mapping[str, tuple[float, float, bool]]] = {
     "grad_batches": (1, math.inf, False),
 }
 
+HARD_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    **{name: (low, high) for name, (low, high, _) in _LIMITS.items()},
+    "dropout": (0.0, 0.95),  # with 1 the adapter learns nothing
+    ALPHA_PER_RANK: (0.0, math.inf),
+}
+"""How far a range may grow, for `optuna_partition.analysis.bounds_report`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace(Mapping[str, BaseDistribution]):

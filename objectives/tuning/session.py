@@ -9,11 +9,12 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from optuna.trial import TrialState
 from tqdm import tqdm
 
+from objectives.search_space import HARD_LIMITS
 from objectives.timing import breakdown
 from objectives.tuning.named import PARTITIONS
 from objectives.tuning.progress import (
@@ -25,6 +26,7 @@ from objectives.tuning.progress import (
     value_name,
 )
 from objectives.tuning.study import open_tuning, run_trials, storage_url
+from optuna_partition.analysis import bounds_report
 from optuna_partition.visualization import Section, plot_partition, write_report
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from objectives.scoring import Score
     from objectives.tuning.settings import StudySettings
     from objectives.tuning.study import Tuning
+    from optuna_partition.analysis import BoundsReport
+
+ENOUGH: Final = 10
+"""Completed trials from which on their places in the ranges say something."""
 
 say = tqdm.write  # it does not tear a bar
 
@@ -163,6 +169,8 @@ def _single_objective(tuning: Tuning, best: FrozenTrial | None, *, final: bool) 
     objective, study = tuning.objective, tuning.study
     output = Path(tuning.config.output_dir).expanduser()
     if best is not None and final:
+        if bounds := _pressed(tuning):
+            say("\n" + "\n".join(map(str, bounds.pressed)))
         say(f"\nAdapter         {_keep(objective.best_adapter(study), output)}")
     if find_spec("plotly") is None:
         say("Report          none: it needs pip install 'optuna-partition[plot]'")
@@ -173,7 +181,7 @@ def _single_objective(tuning: Tuning, best: FrozenTrial | None, *, final: bool) 
         title=f"LoRA on {tuning.config.model}",
         baseline=None if best is None else objective.base_result().value,
         scores=_final_scores(tuning) if best is not None and final else None,
-        sections=[] if best is None else _partition(tuning),
+        sections=[] if best is None else [*_bounds(tuning), *_partition(tuning)],
     )
     say(f"Report          {page}")
 
@@ -189,6 +197,22 @@ def _final_scores(tuning: Tuning) -> Mapping[str, Any]:
         ids=config.test_question_ids,
     )
     return score_rows(result.base, result.tuned)
+
+
+def _pressed(tuning: Tuning) -> BoundsReport | None:
+    """The bounds of the search, if the best trials lie at one of them."""
+    if len(tuning.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < ENOUGH:
+        return None
+    found = bounds_report(tuning.study, limits=HARD_LIMITS)
+    return found if found.pressed else None
+
+
+def _bounds(tuning: Tuning) -> list[Section]:
+    found = _pressed(tuning)
+    about = (
+        "The best trials lie at a bound where an arrow stands: a larger range may hold better ones."
+    )
+    return [] if found is None else [Section("Bounds of the search", found.figure(), about)]
 
 
 def _partition(tuning: Tuning) -> list[Section]:
