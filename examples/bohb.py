@@ -26,6 +26,8 @@ TINY: Final[dict[str, Any]] = {
     "train_data": ROOT / "tests" / "assets" / "alpaca_train.json",
     "validation_data": ROOT / "tests" / "assets" / "alpaca_validation.json",
     "search_space": {"preset": "demo", "rank": [2, 16]},
+    "max_train_samples": 36,
+    "max_validation_samples": 8,
 }
 
 
