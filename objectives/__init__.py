@@ -17,9 +17,9 @@ if TYPE_CHECKING:
         BaseResult,
         FinalComparison,
         FineTuneObjective,
-        OutOfMemoryError,
         TrialResult,
     )
+    from objectives.memory import OutOfMemoryError
 
 __all__ = [
     "HARD_LIMITS",
@@ -33,20 +33,20 @@ __all__ = [
     "TrialResult",
 ]
 
-_LAZY: Final = (
-    "BaseResult",
-    "FinalComparison",
-    "FineTuneObjective",
-    "OutOfMemoryError",
-    "TrialResult",
-)
+_LAZY: Final = {
+    "BaseResult": "objectives.finetune",
+    "FinalComparison": "objectives.finetune",
+    "FineTuneObjective": "objectives.finetune",
+    "OutOfMemoryError": "objectives.memory",
+    "TrialResult": "objectives.finetune",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module("objectives.finetune")
+        module = import_module(_LAZY[name])
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package == __name__:

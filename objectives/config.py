@@ -66,7 +66,9 @@ class FineTuneConfig:
         max_length: Longest sequence of prompt and response in tokens; longer ones are cut.
         packing: Whether rows of a micro-batch hold as many records as fit into `max_length`, with
             attention inside each record only; otherwise records of similar length are batched.
-        micro_batch_size: Rows in one forward and backward pass: records, or packed rows.
+        micro_batch_size: Rows in one forward and backward pass: records, or packed rows. They are
+            halved where memory is too short, which changes nothing but the time, and which inputs
+            dropout drops.
         validation_batch_size: Samples in one forward pass of the validation.
         epochs: Passes over the training data.
         cache_dir: Folder for tokenized data; None is `$OPTUNA_PARTITION_CACHE` or the user's cache.
@@ -87,6 +89,9 @@ class FineTuneConfig:
         precision: Of base weights and arithmetic; adapter weights are fp32 always. "auto" is bf16
             on a GPU and fp32 on a CPU. "fp16" is for GPUs without bf16.
         device: "auto" is the first visible GPU if there is one.
+        memory_limit: Most memory in GB (1e9 bytes) that a run may need, base weights included; None
+            is what the device has left. A run whose estimate is above it even with single rows
+            fails before it starts.
 
     Raises:
         ValueError: If a value can't be used; the message says what to give instead.
@@ -132,6 +137,7 @@ class FineTuneConfig:
     seed: int = 0
     precision: Precision = "auto"
     device: Device = "auto"
+    memory_limit: float | None = None
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -166,6 +172,11 @@ class FineTuneConfig:
             )
         if not 0.0 < self.train_share <= 1.0:
             raise ValueError(f"train_share is {self.train_share}, expected a share in (0, 1].")
+        if self.memory_limit is not None and not self.memory_limit > 0.0:
+            raise ValueError(
+                f"memory_limit is {self.memory_limit}, expected GB above 0, or None for what the "
+                "device has left."
+            )
         if self.gradient_clip is not None and not 0.0 < self.gradient_clip < math.inf:
             raise ValueError(
                 f"gradient_clip is {self.gradient_clip}, expected a finite norm above 0 or None; "

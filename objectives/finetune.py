@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from optuna import TrialPruned
 
 from objectives.adapters import AdapterStore, improves
 from objectives.config import VALIDATION_LOSS
+from objectives.footprint import Footprints
+from objectives.memory import (
+    OutOfMemoryError,
+    available_memory,
+    first_line,
+    gigabytes,
+    is_out_of_memory,
+    release_memory,
+)
 from objectives.metric import cost, measured
 from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
 from objectives.search_space import HyperParameters
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial, Trial
 
     from objectives.config import FineTuneConfig
+    from objectives.footprint import Footprint, MemoryEstimate
     from objectives.models.backend import AdaptedModel
     from objectives.resources import Resources
     from objectives.scoring import Score, Scorer
@@ -46,9 +55,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-
-class OutOfMemoryError(RuntimeError):
-    """A run does not fit into memory."""
+_LESS_MEMORY: Final = (
+    "Lower max_length, bound the rank in the search space, or set activation_checkpointing."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class TrialResult:
         tokens_per_second: Training tokens, without padding, per second of training.
         trainable_parameters: Numbers in the adapter.
         cost: The second objective, None if there is none.
+        micro_batch_size: The most rows that went through the model at once at the end of training;
+            fewer than configured where memory was short.
     """
 
     value: float
@@ -92,6 +103,7 @@ class TrialResult:
     tokens_per_second: float
     trainable_parameters: int
     cost: float | None
+    micro_batch_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +151,11 @@ class FineTuneObjective:
         self._adapters = AdapterStore(Path(config.output_dir).expanduser() / "adapters")
         self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
+        self._footprints: Footprints | None = None
         self._loaded: Resources | None = resources or load_resources(config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaded": None}
+        return self.__dict__ | {"_loaded": None, "_footprints": None}
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -183,6 +196,7 @@ class FineTuneObjective:
         """
         parameters = HyperParameters.from_mapping(self.search_space.suggest(trial))
         self._untuned_loss()  # before the clock starts: it is measured once, not for every trial
+        self._footprint(parameters)  # likewise
         clock = Stopwatch()
         try:
             network, result = self._train(parameters, self._reporter(trial), clock)
@@ -193,6 +207,7 @@ class FineTuneObjective:
             trial.set_user_attr("interrupted", True)  # a sampler may try the same point again
             raise
         except OutOfMemoryError as error:
+            trial.set_user_attr("oom", True)
             trial.set_user_attr("failure", str(error))
             raise
         finally:
@@ -200,6 +215,8 @@ class FineTuneObjective:
         trial.set_user_attr("stderr", _as_json(result.stderr))
         trial.set_user_attr("tokens_per_second", round(result.tokens_per_second, 1))
         trial.set_user_attr("trainable_parameters", result.trainable_parameters)
+        if result.micro_batch_size != self.config.micro_batch_size:
+            trial.set_user_attr("micro_batch_size", result.micro_batch_size)
         if self.config.tasks:
             trial.set_user_attr("val_loss", result.val_loss)
             trial.set_user_attr("scores", _as_attribute(result.scores))
@@ -223,7 +240,7 @@ class FineTuneObjective:
             OutOfMemoryError: If the run does not fit into memory.
         """
         checked = HyperParameters.from_mapping(parameters)
-        self._untuned_loss()  # before the clock starts, as above
+        self._untuned_loss()
         return self._train(checked, report, Stopwatch())[1]
 
     def base_result(self) -> BaseResult:
@@ -343,30 +360,86 @@ class FineTuneObjective:
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
     ) -> tuple[AdaptedModel, TrialResult]:
-        loaded = self._resources()
-        reason = None
+        with clock.measure("build"):
+            rows = self._fitting_rows(parameters)
         try:
-            with _seeded(self.config.seed, loaded.device):
-                return self._train_seeded(parameters, report, clock)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            with _seeded(self.config.seed, self._resources().device):
+                return self._train_seeded(parameters, report, clock, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0]
-        # Only here, behind the except block, does no traceback hold the run's tensors any more.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            reason = first_line(error)
+        release_memory()
         raise OutOfMemoryError(
-            f"A run with rank {parameters.rank}, micro_batch_size {self.config.micro_batch_size} "
-            f"and max_length {self.config.max_length} does not fit into memory ({reason}). Lower "
-            "micro_batch_size or max_length, or bound the rank in the search space."
+            f"A run with rank {parameters.rank} and max_length {self.config.max_length} does not "
+            f"fit into memory ({reason}). {_LESS_MEMORY}"
         )
+
+    def estimate(
+        self, parameters: Mapping[str, Number], *, micro_batch_size: int | None = None
+    ) -> MemoryEstimate:
+        """How much memory a run would need, for its largest micro-batch.
+
+        Args:
+            parameters: Hyperparameters by name; those left out take their defaults.
+            micro_batch_size: Rows at once; by default those of the configuration.
+
+        Raises:
+            ValueError: If a hyperparameter is unknown or outside its range.
+        """
+        checked = HyperParameters.from_mapping(parameters)
+        return self._estimated(
+            self._footprint(checked), micro_batch_size or self.config.micro_batch_size
+        )
+
+    def _estimated(self, needed: Footprint, rows: int) -> MemoryEstimate:
+        return needed.estimate(self._resources().train, rows=rows, optimizer=self.config.optimizer)
+
+    def _footprint(self, parameters: HyperParameters) -> Footprint:
+        loaded = self._resources()
+        if self._footprints is None:
+            self._footprints = Footprints(
+                self._bare_network,
+                dtype=loaded.recipe.dtype,
+                packed=self.config.packing,
+                checkpointing=self.config.activation_checkpointing,
+            )
+        with _seeded(self.config.seed, loaded.device):
+            return self._footprints.at(parameters.rank, dropout=parameters.dropout)
+
+    def _bare_network(self, rank: int, dropout: float, checkpointing: bool) -> AdaptedModel:
+        spec = adapter_spec(self.config, rank=rank, dropout=dropout)
+        return self._resources().backend.adapt(
+            dataclasses.replace(spec, checkpointing=checkpointing)
+        )
+
+    def _fitting_rows(self, parameters: HyperParameters) -> int:
+        """The micro-batch size, or a half, a quarter, ... of it that fits into memory.
+
+        Raises:
+            OutOfMemoryError: If one row does not fit.
+        """
+        needed, rows = self._footprint(parameters), self.config.micro_batch_size
+        limit = self.config.memory_limit
+        most = needed.frozen + available_memory(self._resources().device)
+        if limit is not None:
+            most = int(limit * 1e9)
+        while (estimate := self._estimated(needed, rows)).total > most:
+            if rows == 1:
+                raise OutOfMemoryError(
+                    f"A run with rank {parameters.rank} and max_length {self.config.max_length} "
+                    f"would need {estimate}, even with one row at a time, and {gigabytes(most)} "
+                    f"are there. {_LESS_MEMORY} Or raise memory_limit."
+                )
+            rows //= 2
+        return rows
 
     def _train_seeded(
         self,
         parameters: HyperParameters,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
+        rows: int,
     ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
         with clock.measure("build"):
@@ -377,6 +450,7 @@ class FineTuneObjective:
                 parameters=parameters,
                 recipe=loaded.recipe,
                 clock=clock,
+                rows=rows,
             )
         losses = [self._untuned_loss()]
         reports = self._reports(network, report, clock, losses)
@@ -396,6 +470,7 @@ class FineTuneObjective:
             tokens_per_second=sum(batch.tokens for batch in loaded.train) / seconds["train"],
             trainable_parameters=size,
             cost=cost(self.config, seconds=seconds, parameters=size),
+            micro_batch_size=training.rows,
         )
 
     def _network(self, parameters: HyperParameters) -> AdaptedModel:
@@ -481,11 +556,6 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # torch raises a plain RuntimeError when the CPU's memory is used up.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from objectives._tasks import (
     is_file,
     load_task,
 )
+from objectives.memory import halving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ class Scorer:
         limit: Ask only the first questions of each task (of each subject, for a group).
         ids: Ask exactly these questions, numbered from 0 as in the task's data, by file or name of
             a task (of each subject, for a group); tasks that it leaves out follow `limit`.
-        batch_size: Sequences of one forward pass.
+        batch_size: Sequences of one forward pass; fewer where memory is too short for them.
         max_length: Tokens of a sequence; longer ones lose their beginning, which is logged.
 
     Raises:
@@ -199,32 +200,41 @@ class Scorer:
 
         Raises:
             FloatingPointError: If the model gives log-likelihoods that aren't finite.
+            OutOfMemoryError: If memory is too short for one sequence at a time.
         """
         training = model.training
-        longest = min(self._max_length, model.config.max_position_embeddings)
         try:
             with _undisturbed():
-                for task in self._tasks.values():
-                    task.set_fewshot_seed(_FEWSHOT_SEED)
-                results = evaluate(
-                    _LanguageModel(
-                        pretrained=model,
-                        tokenizer=tokenizer,
-                        backend="causal",
-                        batch_size=self._batch_size,
-                        max_length=longest,
-                    ),
-                    task_dict={
-                        "tasks": dict(self._tasks),
-                        "groups": {k: v for item in self._loaded for k, v in item.groups.items()},
-                    },
-                    samples=self._ids,
-                    bootstrap_iters=1,  # 0 would leave out the standard errors, closed forms here
-                    log_samples=False,
-                )["results"]
+                results = halving(
+                    lambda batch_size: self._evaluated(model, tokenizer, batch_size),
+                    size=self._batch_size,
+                )
         finally:
             model.train(training)
         return tuple(score for item in self._loaded for score in _scores(item, results))
+
+    def _evaluated(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, batch_size: int
+    ) -> Mapping[str, Mapping[str, Any]]:
+        for task in self._tasks.values():
+            task.set_fewshot_seed(_FEWSHOT_SEED)
+        results: Mapping[str, Mapping[str, Any]] = evaluate(
+            _LanguageModel(
+                pretrained=model,
+                tokenizer=tokenizer,
+                backend="causal",
+                batch_size=batch_size,
+                max_length=min(self._max_length, model.config.max_position_embeddings),
+            ),
+            task_dict={
+                "tasks": dict(self._tasks),
+                "groups": {k: v for item in self._loaded for k, v in item.groups.items()},
+            },
+            samples=self._ids,
+            bootstrap_iters=1,  # 0 would leave out the standard errors, closed forms here
+            log_samples=False,
+        )["results"]
+        return results
 
 
 class _LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no type information

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch.nn.functional import cross_entropy
 
 from objectives.data import IGNORE
+from objectives.memory import halving
 from objectives.optimization import Recipe, learning_rate_factor, make_optimizer
 from objectives.timing import Stopwatch
 
@@ -84,10 +85,15 @@ def estimated_loss(
     targets [Cochran 1977, eq. 6.4]: targets of one record are not independent, records are. Rows
     of packed batches count as records.
     """
+
+    def measured(at_once: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        pieces = (piece for batch in batches for piece in batch.pieces(at_once))
+        return [_row_losses(network, piece, dtype) for piece in pieces]
+
     training = network.training
     network.train(False)
     try:
-        rows = [_row_losses(network, batch, dtype) for batch in batches]
+        rows = halving(measured, size=max(batch.rows for batch in batches))
     finally:
         network.train(training)
     losses = torch.cat([losses for losses, _ in rows]).double()
@@ -118,9 +124,15 @@ class LoraTraining(LightningModule):
     batches of unequal length too. Lightning's own accumulation divides by the nominal number of
     micro-batches and averages their means, which changes the effective learning rate.
 
+    A micro-batch that does not fit into memory is computed in halves, and so are all that follow:
+    the gradient is the same, as it is a sum over rows. Its window begins anew, because a backward
+    pass that was cut off has left a part of its gradient.
+
     Attributes:
+        position: Micro-batches so far.
         samples_seen: Training samples so far.
         steps: Optimizer steps so far.
+        rows: The most rows that go through the model at once.
     """
 
     def __init__(
@@ -131,11 +143,16 @@ class LoraTraining(LightningModule):
         parameters: HyperParameters,
         recipe: Recipe | None = None,
         clock: Stopwatch | None = None,
+        rows: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.position = 0
         self.samples_seen = 0
         self.steps = 0
+        self.rows = rows or max(batch.rows for batch in batches)
+        self._window: list[Batch] = []
+        self._window_start: tuple[torch.Tensor, ...] = ()
         # In a tuple, so that Lightning does not take it for a part of this module: it would send
         # the base weights, which all trials share, from the GPU to the CPU after each run.
         self._network = (network,)
@@ -147,28 +164,54 @@ class LoraTraining(LightningModule):
         self._window_tokens = [
             sum(batch.target_tokens for batch in batches[start : start + width]) for start in starts
         ]
-        self._last_index = len(batches) - 1
+        self._end = len(batches)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         # Lightning has no fp16 on a CPU, so the scaling is ours; switched off it does nothing.
         self._scaler = torch.amp.GradScaler(
             batches[0].input_ids.device.type, enabled=self._recipe.dtype == torch.float16
         )
 
+    @property
+    def between_windows(self) -> bool:
+        """Whether the last optimizer step has taken all gradients in."""
+        return not self._window
+
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """Add the gradient of one micro-batch; step when its window is complete."""
+        del batch_index  # counts from where this process began
         with self._clock.measure("train"):
-            window, position = divmod(batch_index, self._hyper.grad_batches)
-            loss = summed_loss(self._network[0], batch, dtype=self._recipe.dtype)
-            loss = loss / self._window_tokens[window]
-            if not math.isfinite(loss.item()):
-                raise NonFiniteLossError(
-                    f"The training loss became {loss.item()} after {self.samples_seen} samples; "
-                    "the learning rate is too high for these hyperparameters."
-                )
-            self.manual_backward(self._scaler.scale(loss))
+            if not self._window:
+                self._window_start = random_state(batch.input_ids.device)
+            self._window.append(batch)
+            halving(self._accumulate, size=self.rows)
+            self.position += 1
             self.samples_seen += batch.samples
-            if position == self._hyper.grad_batches - 1 or batch_index == self._last_index:
+            if len(self._window) == self._hyper.grad_batches or self.position == self._end:
                 self._step()
+                self._window = []
+
+    def _accumulate(self, rows: int) -> None:
+        """Add the gradient of the window's last micro-batch, or of all with fewer rows at once."""
+        batches = self._window[-1:]
+        if rows != self.rows:
+            self.rows = rows
+            batches = self._window
+            for parameter in self._trained:
+                parameter.grad = None
+            set_random_state(self._window_start)
+        tokens = self._window_tokens[self.position // self._hyper.grad_batches]
+        for batch in batches:
+            for piece in batch.pieces(rows):
+                self._add_gradient(piece, tokens)
+
+    def _add_gradient(self, batch: Batch, tokens: int) -> None:
+        loss = summed_loss(self._network[0], batch, dtype=self._recipe.dtype) / tokens
+        if not math.isfinite(loss.item()):
+            raise NonFiniteLossError(
+                f"The training loss became {loss.item()} after {self.samples_seen} samples; "
+                "the learning rate is too high for these hyperparameters."
+            )
+        self.manual_backward(self._scaler.scale(loss))
 
     def _step(self) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
@@ -209,6 +252,19 @@ class LoraTraining(LightningModule):
         """Lightning can't look into a frozen batch, so we move it."""
         del dataloader_index
         return batch.to(device)
+
+
+def random_state(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """State of torch's generators on the CPU and, if it is a GPU, on `device`."""
+    on_device = (torch.cuda.get_rng_state(device),) if device.type == "cuda" else ()
+    return (torch.get_rng_state(), *on_device)
+
+
+def set_random_state(state: tuple[torch.Tensor, ...]) -> None:
+    """Put a state of `random_state` back; the GPU is the current one."""
+    torch.set_rng_state(state[0])
+    for on_device in state[1:]:
+        torch.cuda.set_rng_state(on_device)
 
 
 class ValidationReports(Callback):

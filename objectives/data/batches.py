@@ -32,7 +32,7 @@ class Batch:
         targets: (rows, length) int64; the id that should follow each position, or `IGNORE`.
         samples: How many records the batch holds.
         target_tokens: How many targets count.
-        tokens: How many input ids are no padding.
+        lengths: (rows,) how many input ids of each row are no padding.
         documents: (rows, length) int64, from 1, which of a row's records each position is of, 0
             for padding; None if every row is one record. Attention must not cross records.
     """
@@ -41,8 +41,18 @@ class Batch:
     targets: torch.Tensor
     samples: int
     target_tokens: int
-    tokens: int
+    lengths: tuple[int, ...]
     documents: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """How many input ids are no padding."""
+        return sum(self.lengths)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; on the same device without a copy."""
@@ -51,6 +61,27 @@ class Batch:
             input_ids=self.input_ids.to(device),
             targets=self.targets.to(device),
             documents=None if self.documents is None else self.documents.to(device),
+        )
+
+    def pieces(self, rows: int) -> tuple[Batch, ...]:
+        """The batch in parts of at most `rows` rows, each no wider than its longest row."""
+        if rows >= self.rows:
+            return (self,)
+        return tuple(self._piece(start, start + rows) for start in range(0, self.rows, rows))
+
+    def _piece(self, start: int, stop: int) -> Batch:
+        lengths = self.lengths[start:stop]
+        part = (slice(start, stop), slice(max(lengths)))
+        targets = self.targets[part]
+        documents = None if self.documents is None else self.documents[part]
+        samples = len(lengths) if documents is None else int(documents.amax(dim=1).sum())
+        return Batch(
+            self.input_ids[part],
+            targets,
+            samples=samples,
+            target_tokens=int((targets != IGNORE).sum()),
+            lengths=lengths,
+            documents=documents,
         )
 
 
@@ -134,7 +165,7 @@ def _collate(rows: Sequence[Sequence[Tokens]], pad_id: int) -> Batch:
         _padded(targets, IGNORE),
         samples=sum(len(row) for row in rows),
         target_tokens=sum(int(record.counted.sum()) for row in rows for record in row),
-        tokens=sum(len(row) for row in inputs),
+        lengths=tuple(len(row) for row in inputs),
         documents=_padded(documents, 0) if packed else None,
     )
 

@@ -42,6 +42,7 @@ _NO_MATTER: Final = (
     "scoring_batch_size",
     "validation_batch_size",
     "activation_checkpointing",
+    "memory_limit",
     "device",
 )
 

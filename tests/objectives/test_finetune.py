@@ -23,7 +23,7 @@ from peft import PeftModel
 
 from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, finetune
 from objectives.data import DataError
-from objectives.finetune import OutOfMemoryError
+from objectives.memory import OutOfMemoryError
 from objectives.models import litgpt_backend
 from objectives.models.backend import RankError
 from objectives.models.errors import ModelNotFoundError
@@ -285,10 +285,10 @@ def test_exhausted_memory_is_explained_and_freed(
     def exhausted(*_: object, **__: object) -> None:
         raise kind(text)
 
-    objective.base_result()
+    objective.run(GOOD)
     monkeypatch.setattr(litgpt_backend, "LitGPTLora", Watched)
     monkeypatch.setattr(finetune, "fit", exhausted)
-    with pytest.raises(OutOfMemoryError, match=r"rank 4, micro_batch_size 4.*Lower") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"rank 4 and max_length 64.*Lower") as caught:
         objective.run(GOOD)
     assert text in str(caught.value)  # and it is alive while the network is not:
     assert len(networks) == 1
