@@ -92,6 +92,8 @@ class FineTuneConfig:
         memory_limit: Most memory in GB (1e9 bytes) that a run may need, base weights included; None
             is what the device has left. A run whose estimate is above it even with single rows
             fails before it starts.
+        checkpoint_every: When a trial saves its state, from which it goes on after its process was
+            killed: "report", after each report; a number of optimizer steps; or "never".
 
     Raises:
         ValueError: If a value can't be used; the message says what to give instead.
@@ -138,6 +140,7 @@ class FineTuneConfig:
     precision: Precision = "auto"
     device: Device = "auto"
     memory_limit: float | None = None
+    checkpoint_every: int | Literal["report", "never"] = "report"
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -184,6 +187,13 @@ class FineTuneConfig:
             )
 
     def _check_choices(self) -> None:
+        every = self.checkpoint_every
+        steps = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+        if not steps and every not in ("report", "never"):
+            raise ValueError(
+                f"checkpoint_every is {every!r}, expected 'report', 'never' or a number of "
+                "optimizer steps."
+            )
         if self.cost not in (None, *get_args(Cost)):
             raise ValueError(
                 f"cost is {self.cost!r}, expected one of {get_args(Cost)}, or None for one "

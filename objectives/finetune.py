@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import math
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,10 @@ import torch
 from optuna import TrialPruned
 
 from objectives.adapters import AdapterStore, improves
+from objectives.checkpoints import CheckpointFile, Checkpoints, removed_at_the_end
 from objectives.config import VALIDATION_LOSS
 from objectives.footprint import Footprints
+from objectives.identity import run_key
 from objectives.memory import (
     OutOfMemoryError,
     available_memory,
@@ -188,7 +192,8 @@ class FineTuneObjective:
 
         Sets the user attributes "seconds" (by phase, for every trial), "stderr" (of the value),
         "tokens_per_second" and "trainable_parameters", with tasks also "val_loss" and "scores";
-        keeps the adapter if it is the best of the study so far.
+        keeps the adapter if it is the best of the study so far. A trial with the hyperparameters of
+        one that was killed goes on from its checkpoint, and sets "resumed_at" (samples).
 
         Raises:
             optuna.TrialPruned: If the trial's pruner says so or the loss is no longer finite.
@@ -198,9 +203,14 @@ class FineTuneObjective:
         self._untuned_loss()  # before the clock starts: it is measured once, not for every trial
         self._footprint(parameters)  # likewise
         clock = Stopwatch()
+        file = self._checkpoint_file(trial, parameters)
         try:
-            network, result = self._train(parameters, self._reporter(trial), clock)
-            self._keep_if_best(trial, network, result, clock)
+            with removed_at_the_end(file):
+                resume = functools.partial(self._resumed, trial)
+                network, result = self._train(
+                    parameters, self._reporter(trial), clock, file, resume
+                )
+                self._keep_if_best(trial, network, result, clock)
         except NonFiniteLossError as error:
             raise TrialPruned(str(error)) from error
         except KeyboardInterrupt:
@@ -359,12 +369,14 @@ class FineTuneObjective:
         parameters: HyperParameters,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
+        file: CheckpointFile | None = None,
+        resumed: Callable[[int, Sequence[tuple[float, int]]], None] = lambda *_: None,
     ) -> tuple[AdaptedModel, TrialResult]:
         with clock.measure("build"):
             rows = self._fitting_rows(parameters)
         try:
             with _seeded(self.config.seed, self._resources().device):
-                return self._train_seeded(parameters, report, clock, rows)
+                return self._train_seeded(parameters, report, clock, rows, file, resumed)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -440,6 +452,8 @@ class FineTuneObjective:
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
         rows: int,
+        file: CheckpointFile | None,
+        resumed: Callable[[int, Sequence[tuple[float, int]]], None],
     ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
         with clock.measure("build"):
@@ -454,7 +468,20 @@ class FineTuneObjective:
             )
         losses = [self._untuned_loss()]
         reports = self._reports(network, report, clock, losses)
-        fit(training, loaded.train, callbacks=(reports, *self._callbacks))
+        callbacks: list[Callback] = [reports, *self._callbacks]
+        if file is not None:
+            every = self.config.checkpoint_every
+            checkpoints = Checkpoints(
+                file,
+                training=training,
+                reports=reports,
+                losses=losses,
+                clock=clock,
+                every=every if isinstance(every, int) else None,
+            )
+            checkpoints.resume(resumed)
+            callbacks.insert(1, checkpoints)
+        fit(training, loaded.train[training.position :], callbacks=callbacks)
         with clock.measure("score"):
             scores = self._score(network)
         measure = measured(self.config, losses[-1], scores)
@@ -516,6 +543,25 @@ class FineTuneObjective:
                 raise TrialPruned(f"Pruned after {samples_seen} samples at loss {loss:.4f}.")
 
         return report
+
+    def _checkpoint_file(
+        self, trial: BaseTrial, parameters: HyperParameters
+    ) -> CheckpointFile | None:
+        if self.config.checkpoint_every == "never" or not hasattr(trial, "study"):
+            return None
+        folder = Path(self.config.output_dir).expanduser() / "checkpoints"
+        return CheckpointFile(folder, run_key(self.config, parameters, self._resources().device))
+
+    def _resumed(self, trial: BaseTrial, samples: int, made: Sequence[tuple[float, int]]) -> None:
+        """Give a trial what its predecessor has reported."""
+        trial.set_user_attr("resumed_at", samples)
+        if self._reporter(trial) is None:
+            return
+        with warnings.catch_warnings():
+            # Optuna's callback for retries may have copied them.
+            warnings.filterwarnings("ignore", ".*already reported", UserWarning)
+            for loss, step in made:
+                trial.report(loss, step=step)
 
     def _score(self, network: AdaptedModel) -> tuple[Score, ...]:
         loaded = self._resources()

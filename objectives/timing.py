@@ -38,6 +38,11 @@ class Stopwatch:
             self._charge()
             self._open.pop()
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds by phase that another process has spent on the same."""
+        for phase, spent in seconds.items():
+            self._seconds[phase] += spent
+
     def seconds(self) -> dict[str, float]:
         """Seconds by phase up to now."""
         self._charge()

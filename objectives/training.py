@@ -9,13 +9,15 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 
 from objectives.data import IGNORE
 from objectives.memory import halving
@@ -23,10 +25,9 @@ from objectives.optimization import Recipe, learning_rate_factor, make_optimizer
 from objectives.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR
 
     from objectives.data import Batch
     from objectives.models.backend import AdaptedModel
@@ -153,6 +154,7 @@ class LoraTraining(LightningModule):
         self.rows = rows or max(batch.rows for batch in batches)
         self._window: list[Batch] = []
         self._window_start: tuple[torch.Tensor, ...] = ()
+        self._resumed: Mapping[str, Any] | None = None
         # In a tuple, so that Lightning does not take it for a part of this module: it would send
         # the base weights, which all trials share, from the GPU to the CPU after each run.
         self._network = (network,)
@@ -175,6 +177,47 @@ class LoraTraining(LightningModule):
     def between_windows(self) -> bool:
         """Whether the last optimizer step has taken all gradients in."""
         return not self._window
+
+    @property
+    def finished(self) -> bool:
+        """Whether all micro-batches have been trained on."""
+        return self.position == self._end
+
+    def state(self) -> dict[str, Any]:
+        """All that a run consists of between two windows, for `resume`."""
+        optimizer, schedule = self._optimizer()
+        return {
+            "position": self.position,
+            "samples_seen": self.samples_seen,
+            "steps": self.steps,
+            "rows": self.rows,
+            "weights": [parameter.detach() for parameter in self._trained],
+            "optimizer": optimizer.optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "random": random_state(self._trained[0].device),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`: `fit` is to be given the micro-batches from `position` on."""
+        self._resumed = state
+        for name in ("position", "samples_seen", "steps", "rows"):
+            setattr(self, name, state[name])
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        """Put the resumed state into what only exists now."""
+        state = self._resumed
+        if state is None:
+            return
+        for parameter, saved in zip(self._trained, state["weights"], strict=True):
+            parameter.copy_(saved)
+        optimizer, schedule = self._optimizer()
+        optimizer.optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"])
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """Add the gradient of one micro-batch; step when its window is complete."""
@@ -214,10 +257,7 @@ class LoraTraining(LightningModule):
         self.manual_backward(self._scaler.scale(loss))
 
     def _step(self) -> None:
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        assert not isinstance(optimizer, list)
-        assert not isinstance(schedule, list)
-        assert schedule is not None
+        optimizer, schedule = self._optimizer()
         # A fused optimizer takes the scale itself, which Lightning's wrapper does not pass on.
         wrapped = cast("Optimizer", optimizer)  # at run time a subclass of what it wraps
         stepped = optimizer.optimizer if self._scaler.is_enabled() else wrapped
@@ -232,6 +272,12 @@ class LoraTraining(LightningModule):
             schedule.step()
             self.steps += 1
 
+    def _optimizer(self) -> tuple[LightningOptimizer, LambdaLR]:
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, LambdaLR)
+        return optimizer, schedule
+
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """The recipe's optimizer on the adapter weights, with its schedule."""
         optimizer = make_optimizer(
@@ -241,7 +287,7 @@ class LoraTraining(LightningModule):
             weight_decay=self._hyper.weight_decay,
         )
         steps, recipe = len(self._window_tokens), self._recipe
-        schedule = torch.optim.lr_scheduler.LambdaLR(
+        schedule = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, steps=steps, recipe=recipe)
         )
         return [optimizer], [schedule]
@@ -281,6 +327,7 @@ class ValidationReports(Callback):
 
     Attributes:
         loss: The last loss measured.
+        made: Losses that were reported, each with its number of samples.
     """
 
     def __init__(
@@ -296,6 +343,19 @@ class ValidationReports(Callback):
         self._validate = validate
         self._report = report
         self._steps_measured = 0
+        self.made: list[tuple[float, int]] = []
+
+    def state(self) -> dict[str, Any]:
+        """What was reported and measured, for `resume`."""
+        return {"loss": self.loss, "made": self.made, "steps_measured": self._steps_measured}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; what was reported is not reported again."""
+        self.loss = state["loss"]
+        self._steps_measured = state["steps_measured"]
+        self.made = [(loss, samples) for loss, samples in state["made"]]
+        seen = max((samples for _, samples in self.made), default=0)
+        self._pending = [samples for samples in self._pending if samples > seen]
 
     def on_train_batch_end(
         self,
@@ -313,6 +373,7 @@ class ValidationReports(Callback):
             self._pending.pop(0)
         if pl_module.steps != self._steps_measured:  # else the weights are still the same
             self._measure(pl_module)
+        self.made.append((self.loss, pl_module.samples_seen))
         if self._report is not None:
             self._report(self.loss, pl_module.samples_seen)
 

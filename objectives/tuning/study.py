@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import optuna
 from optuna.study import MaxTrialsCallback
 
 import objectives
+from objectives.identity import identity
 from objectives.tuning.named import SEVERAL_OBJECTIVES, make_pruner, make_sampler
 from objectives.tuning.progress import DONE, Progress, number_done, value_name
 from objectives.tuning.settings import StudySettings
@@ -31,20 +31,6 @@ if TYPE_CHECKING:
 
 IDENTITY: Final = "settings"
 """User attribute of a study: what its values depend on."""
-
-_NO_MATTER: Final = (
-    "output_dir",
-    "cache_dir",
-    "search_space",  # a study may go on in a larger one; what is held fixed counts
-    "test_tasks",
-    "test_question_limit",
-    "test_question_ids",
-    "scoring_batch_size",
-    "validation_batch_size",
-    "activation_checkpointing",
-    "memory_limit",
-    "device",
-)
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ def new_study(
     if IDENTITY not in study.user_attrs:
         names = [value_name(config), config.cost]
         study.set_metric_names([name for name in names if name is not None])
-        study.set_user_attr(IDENTITY, _identity(config))
+        study.set_user_attr(IDENTITY, identity(config))
     _check_identity(study, config)
     return study
 
@@ -266,7 +252,7 @@ def check_study(config: FineTuneConfig, settings: StudySettings) -> None:
 
 
 def _check_identity(study: Study, config: FineTuneConfig) -> None:
-    before, now = study.user_attrs.get(IDENTITY, {}), _identity(config)
+    before, now = study.user_attrs.get(IDENTITY, {}), identity(config)
     for name in now:
         if before.get(name) != now[name]:
             raise ValueError(
@@ -274,28 +260,3 @@ def _check_identity(study: Study, config: FineTuneConfig) -> None:
                 f"{now[name]!r}; their values can't be compared. Give the same settings, or "
                 "another study_name and output folder."
             )
-
-
-def _identity(config: FineTuneConfig) -> dict[str, Any]:
-    """What has to be the same in all trials of a study, for their values to be comparable."""
-    found: dict[str, Any] = {
-        name: _plain(getattr(config, name))
-        for name in (field.name for field in dataclasses.fields(config))
-        if name not in _NO_MATTER
-    }
-    for name in ("train_data", "validation_data"):
-        value = found[name]
-        if value is not None and Path(value).expanduser().is_file():
-            # By content: the same file lies elsewhere on another node.
-            content = Path(value).expanduser().read_bytes()
-            found[name] = hashlib.sha256(content).hexdigest()
-    return found | {"fixed": dict(config.space().fixed)}
-
-
-def _plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple | list | range):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
