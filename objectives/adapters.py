@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+ABANDONED: Final = 24 * 3600.0
+"""Seconds after which an adapter is removed whose process was killed while it wrote it."""
 
 _RECORD: Final = "trial.json"
 _logger = logging.getLogger(__name__)
@@ -28,10 +33,12 @@ class AdapterStore:
 
     Args:
         folder: Where the folders are; made when the first adapter is saved.
+        keep: How many adapters a study keeps, the best ones.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, keep: int = 1) -> None:
         self._folder = Path(folder).expanduser()
+        self._keep = keep
 
     def find(self, study_name: str, number: int, parameters: Mapping[str, Any]) -> Path | None:
         """The folder of a trial, if it is there and belongs to this trial of this study."""
@@ -90,7 +97,7 @@ class AdapterStore:
         Trials that still run keep theirs: a moment later one of them may be the best.
         """
         trials = study.get_trials(deepcopy=False)
-        best = {trial.number for trial in _best_trials(study)}
+        best = {trial.number for trial in _best_trials(study, self._keep)}
         for path in self._folder.glob("trial-*"):
             record = _read_record(path)
             if record is None or record.get("study") != study.study_name:
@@ -99,27 +106,59 @@ class AdapterStore:
             finished = number < len(trials) and trials[number].state.is_finished()
             if finished and number not in best:
                 shutil.rmtree(path, ignore_errors=True)  # another worker may be removing it too
+        for work in self._folder.glob(".trial-*"):
+            if time.time() - work.stat().st_mtime > ABANDONED:
+                shutil.rmtree(work, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"trial-{number}"
 
 
-def improves(study: Study, values: Sequence[float]) -> bool:
-    """Whether no completed trial is at least as good as `values` in every objective."""
-    signs = [1.0 if direction.name == "MINIMIZE" else -1.0 for direction in study.directions]
+def worth_keeping(study: Study, values: Sequence[float], *, keep: int) -> bool:
+    """Whether fewer than `keep` completed trials are as good as a new one.
+
+    Args:
+        study: The new trial's study.
+        values: Its values, one an objective.
+        keep: How many adapters are kept; with several objectives they are those that none
+            dominates, however many.
+    """
+    signs = [_sign(study, k) for k in range(len(study.directions))]
 
     def as_good(trial: FrozenTrial) -> bool:
         known = zip(signs, trial.values, values, strict=True)
         return all(sign * old <= sign * new for sign, old, new in known)
 
-    return not any(as_good(trial) for trial in _best_trials(study))
+    better = sum(as_good(trial) for trial in _best_trials(study, keep))
+    return better < (keep if len(signs) == 1 else 1)
 
 
-def _best_trials(study: Study) -> list[FrozenTrial]:
-    """The best trial, or with several objectives those that none dominates; else none."""
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        return []
-    return [study.best_trial] if len(study.directions) == 1 else study.best_trials
+def check_writable(folder: Path) -> None:
+    """Raise if files can't be written to a folder, or to the one that it is to be made in.
+
+    Raises:
+        ValueError: If they can't.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        state = "can't be written" if there.is_dir() else "is no folder"
+        raise ValueError(
+            f"output_dir is {str(folder)!r}, but {str(there)!r} {state}; give another folder."
+        )
+
+
+def _best_trials(study: Study, keep: int) -> list[FrozenTrial]:
+    """The best trials, or with several objectives those that none dominates."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials or len(study.directions) > 1:
+        return study.best_trials if trials else []
+    best, sign = study.best_trial.number, _sign(study, 0)
+    # Optuna's best trial is feasible, which others may not be.
+    return sorted(trials, key=lambda trial: (trial.number != best, sign * trial.values[0]))[:keep]
+
+
+def _sign(study: Study, objective: int) -> float:
+    return 1.0 if study.directions[objective].name == "MINIMIZE" else -1.0
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

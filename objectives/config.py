@@ -92,6 +92,7 @@ class FineTuneConfig:
         memory_limit: Most memory in GB (1e9 bytes) that a run may need, base weights included; None
             is what the device has left. A run whose estimate is above it even with single rows
             fails before it starts.
+        keep_adapters: How many adapters of a study are kept, those of its best trials.
         checkpoint_every: When a trial saves its state, from which it goes on after its process was
             killed: "report", after each report; a number of optimizer steps; or "never".
 
@@ -140,6 +141,7 @@ class FineTuneConfig:
     precision: Precision = "auto"
     device: Device = "auto"
     memory_limit: float | None = None
+    keep_adapters: int = 1
     checkpoint_every: int | Literal["report", "never"] = "report"
 
     def __post_init__(self) -> None:
@@ -273,6 +275,7 @@ _LOWEST: Final = {
     "max_train_samples": 1,
     "max_validation_samples": 1,
     "reports_per_epoch": 1,
+    "keep_adapters": 1,
     "seed": 0,
     "split_seed": 0,
 }

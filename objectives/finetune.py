@@ -11,12 +11,13 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
 from optuna import TrialPruned
 
-from objectives.adapters import AdapterStore, improves
+from objectives.adapters import AdapterStore, check_writable, worth_keeping
+from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
 from objectives.checkpoints import CheckpointFile, Checkpoints, removed_at_the_end
 from objectives.config import VALIDATION_LOSS
 from objectives.footprint import Footprints
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lightning.pytorch import Callback
+    from optuna.artifacts._protocol import ArtifactStore
     from optuna.study import Study
     from optuna.trial import BaseTrial, Trial
 
@@ -136,6 +138,8 @@ class FineTuneObjective:
         config: What to train and how to judge it.
         callbacks: Further Lightning callbacks for every run, such as a progress bar.
         resources: What was loaded for this configuration; it is loaded if it is not given.
+        artifact_store: Gets a copy of every adapter that is kept; an adapter that is not in the
+            output folder is looked for there.
 
     Raises:
         ValueError: If the configuration names a model, data file or task that can't be used, or
@@ -148,11 +152,15 @@ class FineTuneObjective:
         *,
         callbacks: Sequence[Callback] = (),
         resources: Resources | None = None,
+        artifact_store: ArtifactStore | None = None,
     ) -> None:
+        folder = Path(config.output_dir).expanduser()
+        check_writable(folder)
         self.config = config
         self.search_space: SearchSpace = config.space()
         self._callbacks = tuple(callbacks)
-        self._adapters = AdapterStore(Path(config.output_dir).expanduser() / "adapters")
+        self._artifact_store = artifact_store
+        self._adapters = AdapterStore(folder / "adapters", keep=config.keep_adapters)
         self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
         self._footprints: Footprints | None = None
@@ -192,7 +200,8 @@ class FineTuneObjective:
 
         Sets the user attributes "seconds" (by phase, for every trial), "stderr" (of the value),
         "tokens_per_second" and "trainable_parameters", with tasks also "val_loss" and "scores";
-        keeps the adapter if it is the best of the study so far. A trial with the hyperparameters of
+        keeps the adapter if it is one of the study's best so far, and sets "adapter_lost" (why) if
+        that fails. A trial with the hyperparameters of
         one that was killed goes on from its checkpoint, and sets "resumed_at" (samples).
 
         Raises:
@@ -264,8 +273,8 @@ class FineTuneObjective:
     def best_adapter(self, study: Study, *, number: int | None = None) -> Path:
         """Folder of the best trial's adapter in PEFT format.
 
-        If it is no longer there, the best trial is trained again, which gives the same adapter on
-        the same machine.
+        If it is neither there nor in the artifact store, the best trial is trained again, which
+        gives the same adapter on the same machine.
 
         Args:
             study: Has a completed trial.
@@ -281,6 +290,16 @@ class FineTuneObjective:
         folder = self._adapters.find(study.study_name, best.number, parameters.as_dict())
         if folder is not None:
             return folder
+        artifact = best.user_attrs.get(ARTIFACT)
+        if self._artifact_store is not None and artifact is not None:
+            store = self._artifact_store
+            return self._adapters.save(
+                study.study_name,
+                best.number,
+                parameters.as_dict(),
+                value=best.values[0],
+                export=lambda work: download_adapter(store, artifact, work),
+            )
         _logger.warning("The adapter of trial %d is missing; training it again.", best.number)
         network, result = self._train(parameters, None, Stopwatch())
         return self._save(study.study_name, best.number, network, result)
@@ -579,10 +598,24 @@ class FineTuneObjective:
         if study is None:  # a FixedTrial belongs to none
             return
         with clock.measure("save"):
-            values = [result.value] if result.cost is None else [result.value, result.cost]
-            if improves(study, values):
-                self._save(study.study_name, trial.number, network, result)
-            self._adapters.remove_beaten(study)
+            try:
+                self._keep(study, trial, network, result)
+            except Exception as error:
+                # A full disk, or whatever a store's library raises: the value is worth more.
+                _logger.warning(
+                    "The adapter of trial %d could not be kept.", trial.number, exc_info=True
+                )
+                trial.set_user_attr("adapter_lost", f"{type(error).__name__}: {error}")
+
+    def _keep(
+        self, study: Study, trial: BaseTrial, network: AdaptedModel, result: TrialResult
+    ) -> None:
+        values = [result.value] if result.cost is None else [result.value, result.cost]
+        if worth_keeping(study, values, keep=self.config.keep_adapters):
+            folder = self._save(study.study_name, trial.number, network, result)
+            if self._artifact_store is not None:
+                upload_adapter(self._artifact_store, cast("Trial", trial), folder)
+        self._adapters.remove_beaten(study)
 
     def _save(
         self, study_name: str, number: int, network: AdaptedModel, result: TrialResult

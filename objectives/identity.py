@@ -26,6 +26,7 @@ _NO_MATTER: Final = (
     "activation_checkpointing",
     "memory_limit",
     "checkpoint_every",
+    "keep_adapters",
     "device",
 )
 

@@ -4,11 +4,13 @@ import dataclasses
 import logging
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -224,15 +226,99 @@ def test_an_exception_is_a_failed_trial(
     objective: FineTuneObjective, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
+        raise OSError("the data are gone")
 
-    monkeypatch.setattr(LitGPTLora, "export", fail)
+    monkeypatch.setattr(finetune, "fit", fail)
     study = study_of(objective)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="the data are gone"):
         study.optimize(objective, n_trials=1)
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].value is None
-    assert list((tmp_path / "results" / "adapters").iterdir()) == []
+    assert not (tmp_path / "results").exists()
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The operating system refuses longer files, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("changes", [{}, {"backend": "peft"}, {"method": "adapter_v2"}])
+def test_a_full_disk_costs_the_adapter_but_not_the_value(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+) -> None:
+    space = SearchSpace.preset("demo").override(rank=16, alpha=16, dropout=0)
+    objective = FineTuneObjective(make_config(search_space=space, **changes))
+    study = study_of(objective)
+    with files_up_to(20_000), caplog.at_level(logging.WARNING):
+        study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.value == objective.run(dict(space.fixed) | trial.params).value
+    assert trial.user_attrs["adapter_lost"]
+    assert "The adapter of trial 0 could not be kept" in caplog.text
+    assert "Checkpoints can't be kept" in caplog.text
+    assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == []
+    assert objective.best_adapter(study).is_dir()  # once there is room again
+
+
+def test_an_output_folder_that_is_taken_away_costs_no_value(
+    objective: FineTuneObjective, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "results").write_text("", encoding="utf-8")
+    study = study_of(objective)
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.COMPLETE
+    assert "NotADirectoryError" in study.trials[0].user_attrs["adapter_lost"]
+    with pytest.raises(ValueError, match=r"results.*is no folder; give another"):
+        FineTuneObjective(make_config())
+
+
+def test_several_adapters_are_kept(make_config: MakeConfig, tmp_path: Path) -> None:
+    objective = FineTuneObjective(make_config(keep_adapters=2, reports_per_epoch=1))
+    study = study_of(objective)
+    study.optimize(objective, n_trials=4)
+    objective.best_adapter(study)
+    best = sorted(study.trials, key=lambda trial: trial.value or 0.0)[:2]
+    kept = {path.name for path in (tmp_path / "results" / "adapters").iterdir()}
+    assert kept == {f"trial-{trial.number}" for trial in best}
+
+
+def test_another_machine_finds_the_best_adapter_in_the_artifact_store(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
+    here = FineTuneObjective(make_config(), artifact_store=store)
+    study = study_of(here)
+    study.optimize(here, n_trials=2)
+    expected = here.best_adapter(study)
+    there = FineTuneObjective(make_config(output_dir=tmp_path / "there"), artifact_store=store)
+    monkeypatch.setattr(finetune, "fit", lambda *_, **__: pytest.fail("trained again"))
+    folder = there.best_adapter(study)
+    assert folder.parent == tmp_path / "there" / "adapters"
+    for file in expected.iterdir():
+        assert (folder / file.name).read_bytes() == file.read_bytes()
+    assert there.best_adapter(study) == folder
+
+
+def test_a_broken_artifact_store_costs_no_value(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
+    monkeypatch.setattr(store, "write", lambda *_: 1 / 0)
+    objective = FineTuneObjective(make_config(), artifact_store=store)
+    study = study_of(objective)
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].user_attrs["adapter_lost"].startswith("ZeroDivisionError")
+    assert "adapter_artifact" not in study.trials[0].user_attrs
 
 
 class InterruptOnce(Callback):
