@@ -20,6 +20,7 @@ from objectives.adapters import AdapterStore, check_writable, worth_keeping
 from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
 from objectives.checkpoints import CheckpointFile, Checkpoints, removed_at_the_end
 from objectives.config import VALIDATION_LOSS
+from objectives.export import check_export, export_tuned
 from objectives.footprint import Footprints
 from objectives.identity import run_key
 from objectives.memory import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial, Trial
 
     from objectives.config import FineTuneConfig
+    from objectives.export import Format
     from objectives.footprint import Footprint, MemoryEstimate
     from objectives.models.backend import AdaptedModel
     from objectives.resources import Resources
@@ -303,6 +305,28 @@ class FineTuneObjective:
         _logger.warning("The adapter of trial %d is missing; training it again.", best.number)
         network, result = self._train(parameters, None, Stopwatch())
         return self._save(study.study_name, best.number, network, result)
+
+    def export_best(self, study: Study, out: str | Path, *, format: Format = "peft") -> Path:
+        """Write the best trial's model for another program.
+
+        Args:
+            study: Has a completed trial.
+            out: Folder to make.
+            format: `"peft"`, the adapter; `"hf"`, a model of transformers with the adapter added;
+                `"litgpt"`, a checkpoint of litgpt's with the adapter added.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: If the study has no completed trial, there is no such format, the model has
+                no such form, or the folder is there and not empty.
+        """
+        folder = Path(out).expanduser()
+        check_export(folder, format)  # before an adapter that is lost is trained again
+        return export_tuned(
+            self._resources().backend, self.best_adapter(study), folder, format=format
+        )
 
     def evaluate_final(self, adapter: str | Path) -> FinalComparison:
         """Score the base model and a tuned one on the test tasks.
