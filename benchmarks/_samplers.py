@@ -19,11 +19,13 @@ from optuna.samplers import (
 
 from optuna_partition import (
     BaMSOOSampler,
+    BoTorchGPSampler,
     DIRECTSampler,
     FDASampler,
     IMGPOSampler,
     LOGOSampler,
     MOSOOSampler,
+    PartitionGPSampler,
     SequOOLSampler,
     SOOSampler,
     StoSOOSampler,
@@ -55,16 +57,21 @@ def ours(
     sampler: Callable[..., BaseSampler],
     *,
     budget: str | None = None,
+    seeded: bool = False,
     version: str = "1",
     **rest: Any,
 ) -> Entry:
-    """A sampler of this library with its settings; `budget` names the one for the trials."""
+    """A sampler of this library with its settings; `budget` names the one for the trials.
+
+    `seeded` says whether it takes a seed.
+    """
 
     def make(space: Space, n_trials: int, seed: int) -> BaseSampler:
         planned = {} if budget is None else {budget: n_trials}
-        return sampler(search_space=space, **planned, **rest)
+        seeds = {"seed": seed} if seeded else {}
+        return sampler(search_space=space, **planned, **seeds, **rest)
 
-    return Entry(make, budgeted=budget is not None, version=version)
+    return Entry(make, budgeted=budget is not None, seeded=seeded, version=version)
 
 
 def peer(sampler: Callable[..., BaseSampler], *, package: str = "optuna", **rest: Any) -> Entry:
@@ -100,9 +107,12 @@ OURS: Final[Mapping[str, Entry]] = {
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
     "BaMSOO": ours(BaMSOOSampler),
     "IMGPO": ours(IMGPOSampler),
+    "PartitionGP": ours(PartitionGPSampler, seeded=True),
+    "BoTorchGP": ours(BoTorchGPSampler, seeded=True),
 }
-# Ours with a model: dozens of ms an ask.
-OURS_MODELS: Final = frozenset({"BaMSOO", "IMGPO"})
+# Ours with a model: dozens of ms an ask, and of these the slow ones: hundreds.
+OURS_MODELS: Final = frozenset({"BaMSOO", "IMGPO", "PartitionGP", "BoTorchGP"})
+OURS_SLOW: Final = frozenset({"BoTorchGP"})
 RANDOM: Final = "random"
 PEERS: Final[Mapping[str, Entry]] = {
     "TPE": peer(TPESampler),

@@ -24,14 +24,16 @@ import optuna
 
 from benchmarks import _common, _problems, _workers
 from benchmarks._problems import FloatArray
-from benchmarks._samplers import SINGLE, Entry
+from benchmarks._samplers import OURS_SLOW, SINGLE, Entry
 from objectives.synthetic import Problem
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
 
 # StoSOO repeats its points by design; SOO with a depth limit is for comparison with the literature.
-DEFAULT: Final = tuple(name for name in SINGLE if name not in ("StoSOO", 'SOO, h_max="sqrt"'))
+DEFAULT: Final = tuple(
+    name for name in SINGLE if name not in ("StoSOO", 'SOO, h_max="sqrt"', *OURS_SLOW)
+)
 COLUMNS: Final = 3  # panels in a row of the picture
 
 

@@ -24,7 +24,7 @@ import scipy.optimize
 
 from benchmarks import _common, _problems
 from benchmarks._problems import FloatArray
-from benchmarks._samplers import OURS, SINGLE, Entry
+from benchmarks._samplers import OURS, OURS_SLOW, SINGLE, Entry
 from objectives.synthetic import Problem
 
 # Values in the order of evaluation, for a problem and a number of evaluations.
@@ -118,7 +118,7 @@ OTHERS: Final[Mapping[str, Search]] = {
     "NLopt GN_DIRECT_L": partial(nlopt_direct, algorithm=nlopt.GN_DIRECT_L),
 }
 NAMES: Final = (*SINGLE, *OTHERS)
-DEFAULT: Final = (*OURS, "TPE", *OTHERS)
+DEFAULT: Final = (*(name for name in OURS if name not in OURS_SLOW), "TPE", *OTHERS)
 
 
 def log_regrets(

@@ -50,7 +50,7 @@ class Probe:
     Args:
         point: (d,) in unit-cube lengths.
         best: Value that it was meant to beat; None if there was none.
-        width: Half-width of the trust region, in unit-cube lengths.
+        width: Half-width of the trust region, in unit-cube lengths; 0 if it is of none.
         count: How many evaluations the tree held.
     """
 

@@ -1,9 +1,8 @@
-"""The hybrid of partition and model: divisions and proposals take turns.
+"""The hybrid of partition and models: divisions, probes and proposals take turns.
 
 A rule divides cells: it explores, needs no model, and hands every worker a cell of its own. Between
-its divisions a model proposes points anywhere in the box, or in the cell around the best point at
-scales of a third, a ninth and a twenty-seventh of the sides in turn. What either finds, both know:
-proposals are points for the model and neighbors of cells for the rule, centers are points for both.
+its divisions a trust region closes in on the best point, and a global model proposes points: three
+ways to err, and what one of them finds all others know.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ import numpy as np
 from optuna_partition.core.box import Box
 from optuna_partition.core.claim import Claim, Probe, Rank, Status, Trial
 from optuna_partition.core.points import spread
+from optuna_partition.core.refinement import trust_region_probe
 from optuna_partition.core.tree import Tree
 
 Proposer = Callable[[Box, list[Trial], int, tuple[int, int]], Iterable[tuple[float, ...]]]
 """Points worth an evaluation, the best one first, of all trials that have a value or are under way;
 within the cell of side `3**-level` around the best point, and for a seed."""
 
-# The steps in turn: a division, or the level of a proposal; 0 is the whole box.
-_DIVISION: Final = -1
-_STEPS: Final = (0, _DIVISION, 1, _DIVISION, 0, _DIVISION, 2, _DIVISION, 0, _DIVISION, 3, _DIVISION)
-# So many points are spread evenly before anything is learned from them.
-_START: Final = 4
+# The steps in turn: a division, a probe in the trust region, or the level of a proposal; 0 is the
+# whole box, and 1 stands in for a probe where there is none.
+_DIVISION, _PROBE = -1, -2
+_STEPS: Final = (0, _DIVISION, _PROBE, _DIVISION, 1, _DIVISION, _PROBE, _DIVISION)
 
 
 def hybrid(
     tree: Tree, *, rule: Callable[[Tree], Claim | None], propose: Proposer, seed: int = 0
 ) -> Claim | None:
-    """The next evaluation of a rule and a model that take turns.
+    """The next evaluation of a rule and models that take turns.
 
     Args:
         tree: The partition, grouped as the rule needs it.
         rule: Chooses the divisions.
-        propose: The model.
+        propose: The global model.
         seed: Moves the first points, and the model's search for the best proposal.
 
     Returns:
@@ -49,16 +48,19 @@ def hybrid(
         return owed
     count = tree.count
     step = _STEPS[count % len(_STEPS)]
-    if count == 0 or (step == _DIVISION and count >= _START):
+    if count == 0 or step == _DIVISION:
         return rule(tree)
-    return _proposal(tree, propose, max(step, 0), seed) or rule(tree)
+    if step == _PROBE:
+        return trust_region_probe(tree) or _proposal(tree, propose, 1, seed) or rule(tree)
+    return _proposal(tree, propose, step, seed) or rule(tree)
 
 
 def _proposal(tree: Tree, propose: Proposer, level: int, seed: int) -> Claim | None:
     trials, count = tree.trials(), tree.count
     known = [rank for _, status, rank in trials if status is Status.KNOWN]
     finite = sum(map(math.isfinite, (rank[-1] for rank in known)))
-    if count < _START or finite < 2:
+    # Of less than two values nothing is learned.
+    if finite < 2:
         points: Iterable[tuple[float, ...]] = [_start(len(tree.box.axes), count, seed)]
     else:
         points = propose(tree.box, trials, level, (seed, count))
@@ -66,7 +68,7 @@ def _proposal(tree: Tree, propose: Proposer, level: int, seed: int) -> Claim | N
         parameters = tuple(tree.box.at(point).values())
         if not tree.is_tried(parameters):
             best = min(known, default=(0.0, math.inf))
-            probe = Probe(point, _finite(best), 3.0**-level, count)
+            probe = Probe(point, _finite(best), 0.0, count)
             return Claim(tree.place_of(parameters).cell, probe=probe)
     return None
 

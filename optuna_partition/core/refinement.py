@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_partition.core.box import Axis, ChoiceAxis, GridAxis
-from optuna_partition.core.claim import Claim, Probe, Record, Status
+from optuna_partition.core.claim import Claim, Probe, Status
 from optuna_partition.core.points import spread
 from optuna_partition.core.tree import Tree
 
@@ -52,21 +52,21 @@ def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None
     Returns:
         A claim, or None if no evaluation is left to hand out.
     """
-    return _probe(tree) or rule(tree)
+    latest = max(tree.probes, default=None)
+    before = None if latest is None else tree.probes[latest].claim.probe
+    is_turn = _is_turn(tree.count - (before.count if before else 0))
+    return (trust_region_probe(tree) if is_turn else None) or rule(tree)
 
 
-def _probe(tree: Tree) -> Claim | None:
-    latest_first = [tree.probes[number] for number in sorted(tree.probes, reverse=True)]
-    before = latest_first[0].claim.probe if latest_first else None
-    if not _is_turn(tree.count - (before.count if before else 0)):
-        return None
+def trust_region_probe(tree: Tree) -> Claim | None:
+    """The minimizer of the model in the trust region, if there is a new one."""
     values = tree.points.values
     d = len(tree.box.axes)
     if np.count_nonzero(~np.isnan(values)) < d + 2:
         return None
     keys = tree.points.keys
     best = min(np.flatnonzero(values == np.nanmin(values)), key=lambda row: int(keys[row]))
-    return _probe_around(tree, int(best), _width(latest_first))
+    return _probe_around(tree, int(best), _width(tree))
 
 
 def _is_turn(waited: int) -> bool:
@@ -74,12 +74,15 @@ def _is_turn(waited: int) -> bool:
     return rest == 0 and turns > 0 and (turns.bit_count() == 1 or waited % _LONGEST_WAIT == 0)
 
 
-def _width(latest_first: list[Record]) -> float:
-    """Half-width of the trust region after these probes."""
+def _width(tree: Tree) -> float:
+    """Half-width of the trust region after the probes so far."""
     pending, width = 0, _FIRST_WIDTH
-    for record in latest_first:
+    for number in sorted(tree.probes, reverse=True):
+        record = tree.probes[number]
         probe = record.claim.probe
         assert probe is not None
+        if probe.width == 0:
+            continue
         if record.status is Status.PENDING:
             pending += 1
             continue

@@ -225,8 +225,8 @@ def _round(found: Mapping[str, Any]) -> Round:
 
 def _probe(found: Any) -> Probe:
     point, best, width, count = found
-    if not 0 < float(width) <= 1:
-        raise ValueError(f"{width!r} is no half-width in (0, 1]")
+    if not 0 <= float(width) <= 1:
+        raise ValueError(f"{width!r} is no half-width in [0, 1]")
     beaten = None if best is None else float(best)
     return Probe(tuple(float(u) for u in point), beaten, float(width), _count(count))
 

@@ -1,4 +1,4 @@
-"""The hybrid of DIRECT and a Gaussian process as an Optuna sampler."""
+"""The hybrid of DIRECT, a trust region and a Gaussian process as an Optuna sampler."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from optuna_partition.surrogate.proposal import ProcessProposer
 
 @final
 class PartitionGPSampler(PartitionSampler):
-    """DIRECT and a Gaussian process that take turns.
+    """DIRECT, a trust region and a Gaussian process that take turns.
 
-    Every second trial divides a cell of the partition: it explores whatever the process believes,
-    and crosses plateaus and cliffs on which a process misleads. The others go where the process
-    expects most improvement (log-EI): in the whole space, or in the cell around the best point at
-    three scales in turn. Both learn from all trials. Any number of workers can share a study, and
-    no two of them evaluate the same parameters; trials under way count as their posterior means.
+    Every second trial divides a cell of the partition: it explores whatever a model believes, and
+    crosses plateaus and cliffs on which a model misleads. Every fourth is a probe in a trust region
+    around the best point, as `DIRECTSampler` makes them: it follows valleys with few neighbors to
+    learn from. Every fourth goes where the process expects most improvement (log-EI), in the whole
+    space or in the cell around the best point. All learn from all trials. Any number of workers can
+    share a study, and no two of them evaluate the same parameters; trials under way count for the
+    process as their posterior means.
 
-    The first trial is the center of the space, the next three are spread evenly. Of more than 300
-    trials the process knows a choice: the best, the nearest to the best and the latest. An ask
-    takes about 15 ms of CPU on average.
+    The first trial is the center of the space. Of more than 300 trials the process knows a choice:
+    the best, the nearest to the best and the latest. An ask takes about 10 ms of CPU on average.
 
     Args:
         seed: Moves the spread points and the candidates of the search for the most improvement. The

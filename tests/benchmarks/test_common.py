@@ -66,9 +66,9 @@ def test_a_seed_matters_to_the_samplers_that_say_so(name: str) -> None:
 
 def test_the_budget_reaches_a_sampler_that_plans() -> None:
     def sampler(**given: object) -> optuna.samplers.BaseSampler:
-        assert given == {"search_space": {}, "n_trials": 70, "w": 3}
+        assert given == {"search_space": {}, "n_trials": 70, "seed": 5, "w": 3}
         return optuna.samplers.RandomSampler(seed=0)
 
-    entry = _samplers.ours(sampler, budget="n_trials", w=3)
-    assert isinstance(entry.make({}, 70, 0), optuna.samplers.RandomSampler)
+    entry = _samplers.ours(sampler, budget="n_trials", seeded=True, w=3)
+    assert isinstance(entry.make({}, 70, 5), optuna.samplers.RandomSampler)
     assert entry.budgeted

@@ -58,26 +58,36 @@ def random_points(asked: Asked) -> Any:
     return propose
 
 
-def test_every_second_evaluation_is_a_division_after_four_spread_points(tree: Tree) -> None:
+def test_divisions_probes_and_proposals_take_turns(tree: Tree) -> None:
     asked: Asked = []
     claims = grow(tree, 40, random_points(asked))
     assert claims[0] == Claim(tree.root)
-    assert [claim.probe is not None for claim in claims[1:4]] == [True] * 3
-    assert [claim.probe is None for claim in claims[4:]] == [False, True] * 18
-    assert [level for _, level, _ in asked[:6]] == [0, 2, 0, 3, 0, 1]
-    assert [seed for _, _, seed in asked] == [(0, n) for n in range(4, 40, 2)]
+    assert [claim.probe is None for claim in claims[1:]] == [True, False] * 19 + [True]
+    widths = [claim.probe.width for claim in claims if claim.probe is not None]
+    assert [width > 0 for width in widths[2:]] == [True, False] * 8 + [True]
+    # The first probe has too few neighbors, and the model stands in for it.
+    assert [level for _, level, _ in asked[:5]] == [1, 1, 0, 1, 0]
+    assert [seed for _, _, seed in asked[1:]] == [(0, n) for n in range(4, 40, 4)]
+
+
+def test_before_two_values_points_are_spread(tree: Tree) -> None:
+    asked: Asked = []
+    claims = grow(tree, 12, random_points(asked), known=1)
+    points = [claim.probe.point for claim in claims if claim.probe is not None]
+    assert len(set(points)) == len(points) == 5
+    assert not asked
 
 
 def test_the_model_sees_all_trials_and_the_rule_divides_what_it_saw(tree: Tree) -> None:
     asked: Asked = []
-    claims = grow(tree, 31, random_points(asked), known=25)
+    claims = grow(tree, 29, random_points(asked), known=25)
     trials, _, _ = asked[-1]
-    assert [status for _, status, _ in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 5
+    assert [status for _, status, _ in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 3
     points = [
         claim.probe.point
         if claim.probe is not None
         else BOX.middle(claim.cell.levels, claim.cell.index)
-        for claim in claims[:30]
+        for claim in claims[:28]
     ]
     assert [point for point, _, _ in trials] == [pytest.approx(point) for point in points]
 
@@ -89,8 +99,9 @@ def test_what_somebody_has_is_not_proposed_again(tree: Tree) -> None:
         return [(0.25, 0.75), (0.5, 0.5), (0.25, 0.125 * (1 + seed[1] % 3))]
 
     claims = grow(tree, 40, stubborn)
-    points = [tuple(claim.probe.point) for claim in claims if claim.probe is not None]
-    assert len(points) == len(set(points)) == 3 + 4  # the spread ones, and what was new
+    probes = [claim.probe for claim in claims if claim.probe is not None]
+    points = [probe.point for probe in probes if probe.width == 0]
+    assert len(points) == len(set(points)) == 4
     assert (0.5, 0.5) not in points  # the center of the root
 
 
