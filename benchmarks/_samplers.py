@@ -91,17 +91,17 @@ def _botorch(**settings: Any) -> BaseSampler:
 
 
 OURS: Final[Mapping[str, Entry]] = {
-    "DIRECT": ours(DIRECTSampler),
+    "DIRECT": ours(DIRECTSampler, version="2"),
     "DIRECT, refine=False": ours(DIRECTSampler, refine=False),
     "DIRECT-L": ours(DIRECTSampler, variant="locally_biased"),
     "DIRECT 1993": ours(DIRECTSampler, variant="jones1993"),
     "SOO": ours(SOOSampler),
-    "SOO, refine=True": ours(SOOSampler, refine=True),
+    "SOO, refine=True": ours(SOOSampler, refine=True, version="2"),
     'SOO, h_max="sqrt"': ours(SOOSampler, h_max="sqrt"),
     "SequOOL": ours(SequOOLSampler, budget="n_trials"),
     "LOGO": ours(LOGOSampler),
     "LOGO, width 5": ours(LOGOSampler, width=5),
-    "LOGO, refine=True": ours(LOGOSampler, refine=True),
+    "LOGO, refine=True": ours(LOGOSampler, refine=True, version="2"),
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
