@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Work(Path(name), arguments.samples, arguments.questions)
         work.write()
-        before = time.process_time()
+        elsewhere, before = alive(), time.process_time()
         loaded = load_resources(work.config())
         loading = time.process_time() - before
         objective = FineTuneObjective(work.config(), resources=loaded)
@@ -90,7 +90,7 @@ def main() -> None:
             f"imports {started:.1f} s, loading {loading:.1f} s",
             _common.markdown(header, rows),
         )
-        _common.report("Tensors alive, in base weights", memory(work, loaded))
+        _common.report("Tensors alive, in base weights", memory(work, loaded, elsewhere))
 
 
 @dataclass(frozen=True)
@@ -352,8 +352,8 @@ def timed(work: Callable[[], tuple[float, float]]) -> tuple[float, tuple[float, 
     return time.process_time() - before, found
 
 
-def memory(work: Work, loaded: Resources) -> str:
-    """A table of the tensors alive at three moments."""
+def memory(work: Work, loaded: Resources, elsewhere: int) -> str:
+    """A table of the tensors alive at three moments, without those that were there before."""
     moments: dict[str, int] = {}
 
     @dataclass
@@ -378,7 +378,7 @@ def memory(work: Work, loaded: Resources) -> str:
     weights = sum(
         {id(t): t.nbytes for t in load_base_model(work.checkpoint).state_dict.values()}.values()
     )
-    rows = [(moment, f"{size / weights:.2f}") for moment, size in moments.items()]
+    rows = [(moment, f"{(size - elsewhere) / weights:.2f}") for moment, size in moments.items()]
     return _common.markdown(("moment", "alive / base weights"), rows)
 
 

@@ -224,7 +224,7 @@ def _kept_bytes(
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if _storage(tensor) not in weights:  # they are there anyway
             kept[_storage(tensor)] = _bytes(tensor)
-        return tensor
+        return tensor.detach()  # the tensor itself would hold its own graph, and stay for ever
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         alive = summed_loss(network, batch, dtype=dtype)

@@ -75,6 +75,11 @@ def make_parser() -> ArgumentParser:
         _command(),
         help="Score the untuned and the best model on test_tasks, once.",
     )
+    commands.add_subcommand(
+        "estimate",
+        _command(),
+        help="Say how much memory a trial needs, at the lowest and the highest rank.",
+    )
     return parser
 
 
@@ -134,6 +139,8 @@ def _run(command: str, values: Namespace, config: FineTuneConfig, settings: Stud
 
     if command == "test":
         return _test(config, settings)
+    if command == "estimate":
+        return _estimate(config)
     if values.dry_run:
         return _dry_run(config, settings)
     return session.run(config, settings)
@@ -172,4 +179,17 @@ def _test(config: FineTuneConfig, settings: StudySettings) -> int:
     for name, measured in score_rows(result.base, result.tuned).items():
         rows.append((name, *map(with_error, measured)))
     say(table(rows))
+    return 0
+
+
+def _estimate(config: FineTuneConfig) -> int:
+    import objectives
+    from objectives.tuning.session import say
+
+    space = config.space()
+    searched = space.ranges.get("rank")
+    ends = [space.highest("rank")] if searched is None else [searched.low, searched.high]
+    objective = objectives.FineTuneObjective(config)
+    for rank in ends:
+        say(f"rank {rank}: {objective.estimate({'rank': rank})}")
     return 0

@@ -113,6 +113,17 @@ def test_the_best_trial_is_tested(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "test_tasks is empty" in capsys.readouterr().err
 
 
+def test_memory_is_estimated_at_both_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", str(yaml_file(tmp_path))]) == 0
+    low, high = capsys.readouterr().out.splitlines()
+    assert low.startswith("rank 2: ")
+    assert high.startswith("rank 16: ")
+    assert "base weights" in high
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
