@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -75,6 +76,17 @@ def make_parser() -> ArgumentParser:
         _command(),
         help="Score the untuned and the best model on test_tasks, once.",
     )
+    export = _command()
+    export.add_argument("--to", type=Path, help="Folder to make.")
+    export.add_argument(
+        "--form",
+        type=str,
+        default="peft",
+        help="The adapter (peft), or the model with it: a transformers folder (hf) or litgpt's.",
+    )
+    commands.add_subcommand(
+        "export", export, help="Write the best trial's model for another program."
+    )
     commands.add_subcommand(
         "estimate",
         _command(),
@@ -119,7 +131,9 @@ def _explained(message: str, arguments: Sequence[str]) -> str:
         where = f"{files[-1]}: " if files else ""
         return f"{where}{name!r} is no setting{did_you_mean(name, known)}"
     if found := _UNKNOWN_OPTION.search(message):
-        return f"--{found[1]} is no setting{did_you_mean(found[1], [*known, 'dry_run'])}"
+        return (
+            f"--{found[1]} is no setting{did_you_mean(found[1], [*known, 'dry_run', 'to', 'form'])}"
+        )
     if found := _MISSING.search(message):
         name = found[1].rpartition(".")[2]
         return f"{name} is not given; add it to the YAML file or the command line."
@@ -141,6 +155,8 @@ def _run(command: str, values: Namespace, config: FineTuneConfig, settings: Stud
         return _test(config, settings)
     if command == "estimate":
         return _estimate(config)
+    if command == "export":
+        return _export(config, settings, to=values.to, form=values.form)
     if values.dry_run:
         return _dry_run(config, settings)
     return session.run(config, settings)
@@ -179,6 +195,19 @@ def _test(config: FineTuneConfig, settings: StudySettings) -> int:
     for name, measured in score_rows(result.base, result.tuned).items():
         rows.append((name, *map(with_error, measured)))
     say(table(rows))
+    return 0
+
+
+def _export(config: FineTuneConfig, settings: StudySettings, *, to: Path | None, form: Any) -> int:
+    import objectives
+    from objectives.tuning.session import say
+    from objectives.tuning.study import load_study
+
+    if to is None:
+        raise ValueError("to is not given; name a folder to make: --to exported.")
+    study = load_study(config, settings)
+    folder = objectives.FineTuneObjective(config).export_best(study, to, format=form)
+    say(f"Trial {study.best_trial.number} as {form}: {folder}")
     return 0
 
 

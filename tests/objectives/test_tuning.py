@@ -98,7 +98,9 @@ def test_a_dry_run_changes_no_study_and_finds_that_it_is_another_one(
     assert "was made with max_length 64, not 32" in capsys.readouterr().err
 
 
-def test_the_best_trial_is_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_trial_is_tested_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = str(yaml_file(tmp_path, n_trials=1))
     given = ["--test_tasks", json.dumps([str(QUESTIONS)]), "--test_question_limit", "8"]
     assert main(["test", file, *given]) == 2
@@ -111,6 +113,11 @@ def test_the_best_trial_is_tested(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "questions acc_norm (8 questions)" in printed
     assert main(["test", file]) == 2
     assert "test_tasks is empty" in capsys.readouterr().err
+    assert main(["export", file]) == 2
+    assert "--to" in capsys.readouterr().err
+    assert main(["export", file, "--to", str(tmp_path / "hf"), "--form", "hf"]) == 0
+    assert f"Trial 0 as hf: {tmp_path / 'hf'}" in capsys.readouterr().out
+    assert (tmp_path / "hf" / "config.json").exists()
 
 
 def test_memory_is_estimated_at_both_ends(
