@@ -57,7 +57,6 @@ DEFAULT: Final = (
 PARTS: Final = ("ask", "rebuild", "storage")
 STORAGES: Final = ("sqlite", "journal", "postgresql")
 REPEATS: Final = 3  # of a rebuild
-PLANNED: Final = 100_000  # trials that a sampler may plan for: more than are ever made here
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -104,9 +103,9 @@ def median(blocks: Sequence[Mapping[str, float]], name: str) -> float:
     return statistics.median(block[name] for block in blocks)
 
 
-def new_study(name: str, storage: BaseStorage | None = None) -> optuna.Study:
-    """A study of a sampler, in memory unless a storage is given."""
-    sampler = SINGLE[name].make(SPACE, PLANNED, 0)
+def new_study(name: str, n_trials: int, storage: BaseStorage | None = None) -> optuna.Study:
+    """A study of a sampler that plans for so many trials, in memory unless a storage is given."""
+    sampler = SINGLE[name].make(SPACE, n_trials, 0)
     return optuna.create_study(study_name=name, storage=storage, sampler=sampler)
 
 
@@ -136,13 +135,13 @@ def ask(
 
 def rebuild(name: str, study: optuna.Study) -> tuple[float, float]:
     """Milliseconds and KiB per trial of a fresh sampler object on a grown study."""
-    times = []
+    times, planned = [], len(study.trials)
     for _ in range(REPEATS):
-        study.sampler = SINGLE[name].make(SPACE, PLANNED, 0)
+        study.sampler = SINGLE[name].make(SPACE, planned, 0)
         first = run(study, 1)
         warm = statistics.median(run(study, 1) for _ in range(5))
         times.append(1e3 * (first - warm))
-    study.sampler = SINGLE[name].make(SPACE, PLANNED, 0)
+    study.sampler = SINGLE[name].make(SPACE, planned, 0)
     gc.collect()
     tracemalloc.start()
     run(study, 1)
@@ -202,7 +201,8 @@ def on_storage(
         tempfile.TemporaryDirectory() as folder,
         storages(kind, Path(folder)) as make,
     ):
-        studies = {name: new_study(name, make(name)) for name in names}
+        n_trials = warm_up + blocks * size
+        studies = {name: new_study(name, n_trials, make(name)) for name in names}
         for name, study in studies.items():
             for _ in _common.progress(range(warm_up), f"{kind}: {name}"):
                 run(study, 1)
@@ -276,7 +276,8 @@ def main() -> None:
     _common.quiet()
     if "ask" in given.parts or "rebuild" in given.parts:
         sizes: list[int] = sorted(set(given.sizes))
-        studies = {name: new_study(name) for name in given.samplers}
+        n_trials = sizes[-1] + given.blocks * given.block_size
+        studies = {name: new_study(name, n_trials) for name in given.samplers}
         costs = ask(studies, sizes, given.tpe_trials, given.blocks, given.block_size)
         print_ask(costs, sizes)
         if given.output is not None:

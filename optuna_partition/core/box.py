@@ -87,7 +87,9 @@ class FloatAxis:
     log: bool = False
     arity: int = 3
     finite: bool = False
+    # Asked for at every cell: how far the range can be split, and its ends as they are split.
     finest: int = field(init=False, repr=False, compare=False)
+    ends: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the range, and how far it can be split."""
@@ -97,7 +99,9 @@ class FloatAxis:
             )
         if self.log and self.low <= 0:
             raise ValueError(f"log range of {self.name!r} starts at {self.low}, expected low > 0.")
-        object.__setattr__(self, "finest", _finest(self))  # asked for at every cell
+        ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        object.__setattr__(self, "ends", ends)
+        object.__setattr__(self, "finest", _finest(self))
 
     def exists(self, level: int, index: int) -> bool:
         """Down to float resolution."""
@@ -123,14 +127,15 @@ class FloatAxis:
         """Position of the cell's center."""
         # One correctly rounded division of integers: a middle child decodes to the very same float
         # as its parent.
-        return float((2 * index + 1) / (2 * 3**level))
+        position: float = (2 * index + 1) / (2 * 3**level)
+        return position
 
     def at(self, unit: float) -> float:
         """Value at a position in [0, 1] of the axis."""
+        low, high = self.ends
+        value = low * (1 - unit) + high * unit
         if self.log:
-            value = math.exp(math.log(self.low) * (1 - unit) + math.log(self.high) * unit)
-        else:
-            value = self.low * (1 - unit) + self.high * unit
+            value = math.exp(value)
         return min(max(value, self.low), self.high)
 
     def holds(self, value: Any) -> bool:
@@ -144,9 +149,9 @@ class FloatAxis:
 
     def unit(self, value: float) -> float:
         """Position in [0, 1] of a value of the range: the inverse of `at`, up to rounding."""
-        low, high = self.low, self.high
+        low, high = self.ends
         if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
+            value = math.log(value)
         # Halves keep a range as wide as the floats themselves from overflowing.
         return (value / 2 - low / 2) / (high / 2 - low / 2)
 
@@ -156,7 +161,7 @@ class FloatAxis:
 
 
 def _finest(axis: FloatAxis) -> int:
-    low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
+    low, high = axis.ends
     scale = max(abs(low), abs(high), 1.0 if axis.log else sys.float_info.min)
     # Halves keep a range as wide as the floats themselves from overflowing.
     ratio = (high / 2 - low / 2) / scale * 2
@@ -191,6 +196,8 @@ class GridAxis:
     log: bool = False
     arity: int = 3
     finite: bool = True
+    # The caches below look it up at every cell; a long list of values takes long to hash.
+    hashed: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that there are values."""
@@ -200,6 +207,11 @@ class GridAxis:
             raise ValueError(
                 f"log range of {self.name!r} starts at {self.values[0]}, expected 1 or more."
             )
+        object.__setattr__(self, "hashed", hash((self.name, self.values, self.log)))
+
+    def __hash__(self) -> int:
+        """Of name, values and log."""
+        return self.hashed
 
     def exists(self, level: int, index: int) -> bool:
         """Whether every split on the way had something to split, and the run holds a value."""

@@ -65,10 +65,14 @@ def parent(box: Box, cell: Cell, axis: int) -> tuple[Cell, int]:
 def children(box: Box, cell: Cell, axis: int) -> tuple[tuple[Cell, bool], ...]:
     """Children of a split, ascending, each with whether it inherits the cell's evaluation."""
     split, level, index = box.axes[axis], cell.levels[axis], cell.index[axis]
-    inheritor = split.inheritor(level, index)
+    inheritor, first = split.inheritor(level, index), index * split.arity
+    levels = (*cell.levels[:axis], level + 1, *cell.levels[axis + 1 :])
+    before, after = cell.index[:axis], cell.index[axis + 1 :]
     return tuple(
-        (child(box, cell, axis, number), number == inheritor)
-        for number in split.children(level, index)
+        [
+            (Cell(levels, (*before, first + number, *after)), number == inheritor)
+            for number in split.children(level, index)
+        ]
     )
 
 
@@ -105,9 +109,15 @@ def intervals(box: Box, cell: Cell) -> tuple[tuple[Fraction, Fraction], ...]:
 
 def all_longest_sides(box: Box, cell: Cell) -> tuple[int, ...]:
     """Axes of the longest sides that can be split: DIRECT of 1993 divides along all of them."""
-    axes, levels = splittable_axes(box, cell), cell.levels
-    lowest = min([levels[k] for k in axes], default=0)
-    return tuple([k for k in axes if levels[k] == lowest])
+    for level in sorted(set(cell.levels)):
+        found = [
+            k
+            for k, axis in enumerate(box.axes)
+            if cell.levels[k] == level and axis.splittable(level, cell.index[k])
+        ]
+        if found:
+            return tuple(found)
+    return ()
 
 
 def one_longest_side(box: Box, cell: Cell) -> tuple[int, ...]:

@@ -100,7 +100,7 @@ class Evaluation:
     @property
     def known(self) -> bool:
         """Whether there is a value; +inf counts, and so does one that stands for an evaluation."""
-        return self.status in (Status.KNOWN, Status.SUBSTITUTED)
+        return self.status is Status.KNOWN or self.status is Status.SUBSTITUTED
 
     @property
     def count(self) -> int:

@@ -56,7 +56,5 @@ def _h_max(n_evaluations: int) -> int:
 
 
 def _is_among_the_best(tree: Tree, leaf: Node, quota: int) -> bool:
-    opened = tree.divided(leaf.depth)
-    if len(opened) < quota:  # then no more than all of them can be better
-        return True
-    return sum((node.rank, node) < (leaf.rank, leaf) for node in opened) < quota
+    # While a level is being opened its order changes all the time, and is not asked for.
+    return len(tree.divided(leaf.depth)) < quota or tree.divided_before(leaf) < quota

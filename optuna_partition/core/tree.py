@@ -16,18 +16,16 @@ evaluation. A *probe* is a claim on a point off the centers: a guest that ranks 
 
 from __future__ import annotations
 
-import heapq
+import dataclasses
+import functools
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import Cell, children, fits, parent, root
 from optuna_partition.core.claim import (
-    WORST,
     Claim,
     Observation,
     Rank,
@@ -38,8 +36,11 @@ from optuna_partition.core.claim import (
     Trial,
     rank,
 )
+from optuna_partition.core.divided import Divided
+from optuna_partition.core.leaves import Leaves
 from optuna_partition.core.node import Evaluation, Guest, Node, Sample, claim_of, sample_of
 from optuna_partition.core.points import Points
+from optuna_partition.core.rounds import Member, Rounds
 
 MAX_SKIPS = 64
 """How many evaluations one claim can pass over."""
@@ -50,25 +51,6 @@ _NOBODY = -(2**40)
 
 Division = Callable[[Box, Cell], tuple[int, ...]]
 Group = Callable[[Box, Cell], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A claim of a round, as far as its rule needs it.
-
-    Args:
-        number: The trial.
-        round: What the claim says about the round.
-        depth: Depth of the divided cell.
-        node: The divided node; None if it is not part of the tree now.
-        repeat: Whether the claim evaluates a point once more, and divides nothing.
-    """
-
-    number: int
-    round: Round
-    depth: int
-    node: Node | None
-    repeat: bool
 
 
 class Tree:
@@ -86,19 +68,14 @@ class Tree:
         self.box = box
         self.root = root(box)
         self.division = division
-        self._group = group
+        self._group = functools.partial(group, box)
         self._max_retries = max_retries
-        # What each trial holds: a sample of an evaluation, or a record that hangs from a cell which
-        # nobody has made yet (`_waiting`, by the cell that it divides).
-        self._held: dict[int, Sample | Record] = {}
-        self._waiting: dict[Cell, dict[int, Record]] = {}
         self._guests: dict[tuple[int, bool], Guest] = {}
         self._probes: dict[int, Record] = {}
         self._skips: dict[int, tuple[Skip, ...]] = {}
         self._skipped = 0
-        self._rounds: dict[int, list[int]] = {}
         self._same: dict[Any, Any] = {}
-        self._members: tuple[int, list[Member]] | None = None
+        self._split: tuple[Cell, int, tuple[tuple[Cell, bool], ...]] = (self.root, -1, ())
         # Made when a rule asks for it; then these trials are looked at again.
         self._points: Points | None = None
         self._moved: set[tuple[int, bool]] = set()
@@ -106,17 +83,20 @@ class Tree:
 
     def _plant(self) -> None:
         """Start with the undivided box."""
+        # What each trial holds: a sample of an evaluation, or a record that hangs from a cell which
+        # nobody has made yet (`_waiting`, by the cell that it divides).
+        self._held: dict[int, Sample | Record] = {}
+        self._waiting: dict[Cell, dict[int, Record]] = {}
+        self._rounds = Rounds(self._held)
+        self._leaves = Leaves(self._group)
         evaluation = Evaluation(self.root, None, None)
         self._root = self._node(self.root, evaluation, None)
         self._last = self._root
         self._free: set[Evaluation] = set()
-        self._unknown: set[Node] = set()
         self._open: set[Node] = set()
-        self._heaps: dict[int, list[tuple[Rank, Node]]] = {}
-        self._depths: Counter[int] = Counter()
-        self._divided: dict[int, set[Node]] = {}
+        self._divided = Divided()
         self._settle(evaluation)
-        self._add_leaf(self._root)
+        self._grow([self._root])
 
     # Recording
 
@@ -185,7 +165,7 @@ class Tree:
         if node is None:
             self._waiting.setdefault(divided, {})[number] = record
             self._held[number] = record
-            self._note_round(number, claim.round)
+            self._rounds.add(number, claim.round)
             return True
         if node.is_leaf and self._can_divide(node, claim):
             self._divide(node)
@@ -199,10 +179,10 @@ class Tree:
     def _join(self, number: int, record: Record, evaluation: Evaluation) -> None:
         """Add a sample to an evaluation of the tree."""
         sample = sample_of(number, record, evaluation)
-        if sample.round is not None:  # thousands of claims say the same of a round
-            sample.round = self._same.setdefault(sample.round, sample.round)
+        if sample.round is not None:
+            sample.round = self._shared_round(sample.round)
         self._held[number] = sample
-        self._note_round(number, sample.round)
+        self._rounds.add(number, sample.round)
         evaluation.samples = (*evaluation.samples, sample)
         self._settle(evaluation)
 
@@ -210,36 +190,17 @@ class Tree:
         """Forget what a trial holds."""
         del self._held[number]
         if isinstance(held, Record):
-            self._forget_round(number, held.claim.round)
+            self._rounds.remove(number, held.claim.round)
             for cell, waiting in list(self._waiting.items()):
                 if waiting.pop(number, None) is not None and not waiting:
                     del self._waiting[cell]
             return
-        self._forget_round(number, held.round)
+        self._rounds.remove(number, held.round)
         evaluation, node = held.evaluation, held.evaluation.divider
         evaluation.samples = tuple(s for s in evaluation.samples if s is not held)
         self._settle(evaluation)
         if node is not None and not any(e.samples for e in node.division):
             self._undo(node)
-
-    def _note_round(self, number: int, round_: Round | None) -> None:
-        if round_ is not None:
-            self._rounds.setdefault(round_.number, []).append(number)
-            known = self._members
-            if known is None or known[0] != round_.number:
-                return
-            member = _member(number, self._held[number])
-            if known[1] and number > known[1][-1].number:
-                known[1].append(member)
-            else:
-                self._members = None
-
-    def _forget_round(self, number: int, round_: Round | None) -> None:
-        if round_ is not None:
-            self._members = None
-            self._rounds[round_.number].remove(number)
-            if not self._rounds[round_.number]:
-                del self._rounds[round_.number]
 
     def _probe(self, number: int, record: Record | None) -> bool:
         if record is None:
@@ -303,7 +264,6 @@ class Tree:
     def _make_again(self) -> None:
         records = {n: _record_of(held) for n, held in sorted(self._held.items())}
         guests = [guest for _, guest in sorted(self._guests.items())]
-        self._held, self._waiting, self._rounds, self._members = {}, {}, {}, None
         self._plant()
         for number, record in records.items():
             self._hold(number, record)
@@ -320,7 +280,9 @@ class Tree:
         if (evaluation.status, evaluation.rank) == before:
             return
         if evaluation.leaf is not None:
-            self._note_leaf(evaluation.leaf)
+            self._leaves.update(evaluation.leaf)
+        if evaluation.leaf is None or evaluation.leaf.cell is not evaluation.cell:
+            self._divided.changed()  # it ranks divided nodes above the leaf, too
         divider = evaluation.divider
         if divider is not None and len(divider.axes) > 1:
             # The order of a division along several sides follows from the values.
@@ -334,7 +296,8 @@ class Tree:
         stack = list(nodes)
         while stack:
             node = stack.pop()
-            self._add_leaf(node)
+            node.evaluation.leaf = node
+            self._leaves.add(node)
             waiting = self._waiting.pop(node.cell, {}) if self._waiting else {}
             claims = {n: r for n, r in waiting.items() if self._can_divide(node, r.claim)}
             if not claims and not self._is_full(node):
@@ -343,7 +306,7 @@ class Tree:
             for number, record in claims.items():
                 evaluation = _part_of(node, record.claim)
                 assert evaluation is not None
-                self._forget_round(number, record.claim.round)
+                self._rounds.remove(number, record.claim.round)
                 self._join(number, record, evaluation)
             if not node.children:  # the values of several sides may have shaped it already
                 stack.extend(self._shape(node))
@@ -353,7 +316,7 @@ class Tree:
         return (
             axis is not None
             and axis in node.axes
-            and (claim.cell, False) in children(self.box, node.cell, axis)
+            and (claim.cell, False) in self._parts(node.cell, axis)
         )
 
     def _is_full(self, node: Node) -> bool:
@@ -361,8 +324,15 @@ class Tree:
         return bool(node.guests and node.axes) and all(
             inherits or self._is_taken(node, cell)
             for axis in node.axes
-            for cell, inherits in children(self.box, node.cell, axis)
+            for cell, inherits in self._parts(node.cell, axis)
         )
+
+    def _parts(self, cell: Cell, axis: int) -> tuple[tuple[Cell, bool], ...]:
+        """`children`, remembered: a division asks for its own several times."""
+        if self._split[0] is not cell or self._split[1] != axis:
+            parts = children(self.box, cell, axis)
+            self._split = cell, axis, tuple([(self._shared(part), same) for part, same in parts])
+        return self._split[2]
 
     def _guests_at(self, node: Node, cell: Cell) -> tuple[Guest, ...]:
         """Guests of a node that sit at the center of a cell inside it."""
@@ -381,21 +351,20 @@ class Tree:
 
     def _divide(self, leaf: Node) -> None:
         """Make the evaluations of a division; its children follow by `_shape`."""
-        self._drop_leaf(leaf)
+        self._leaves.drop(leaf)
         leaf.evaluation.leaf = None
-        self._divided.setdefault(leaf.depth, set()).add(leaf)
+        self._divided.add(leaf)
         self._open.add(leaf)
         needed: list[Evaluation] = []
         for axis in leaf.axes:
-            for cell, inherits in children(self.box, leaf.cell, axis):
-                if inherits:
-                    continue
-                evaluation = Evaluation(self._shared(cell), axis, leaf)
-                evaluation.adopted = self._guests_at(leaf, cell)
-                needed.append(evaluation)
+            for cell, inherits in self._parts(leaf.cell, axis):
+                if not inherits:
+                    adopted = self._guests_at(leaf, cell)
+                    needed.append(Evaluation(cell, axis, leaf, adopted=adopted))
         leaf.division = tuple(needed)
         for evaluation in needed:
-            evaluation.conclude(self._max_retries)
+            if evaluation.adopted:
+                evaluation.conclude(self._max_retries)
             if evaluation.status is Status.FAILED:
                 self._free.add(evaluation)
 
@@ -405,22 +374,23 @@ class Tree:
         if len(axes) > 1 and not all(e.known for e in node.division):
             return []
         self._open.discard(node)
-        best = {a: min(e.rank for e in node.division if e.axis == a) for a in axes}
-        part_of = {(e.axis, parent(self.box, e.cell, e.axis or 0)[1]): e for e in node.division}
+        if len(axes) > 1:
+            best = {a: min(e.rank for e in node.division if e.axis == a) for a in axes}
+            axes = tuple(sorted(axes, key=lambda a: (best[a], a)))
+        part_of = {(e.axis, e.cell.index[e.axis or 0]): e for e in node.division}
         leaves: list[Node] = []
         middle, guests = node, node.guests
         node.guests = ()
-        for axis in sorted(axes, key=lambda a: (best[a], a)):
+        for axis in axes:
             middle.axis = axis
             parts = []
-            for cell, inherits in children(self.box, middle.cell, axis):
-                number = parent(self.box, cell, axis)[1]
-                evaluation = node.evaluation if inherits else part_of[axis, number]
-                # With one axis a part is the cell that was made for its evaluation.
-                same = cell if evaluation.cell != cell else evaluation.cell
+            for cell, inherits in self._parts(middle.cell, axis):
+                evaluation = node.evaluation if inherits else part_of[axis, cell.index[axis]]
+                # Along the first axis a part is the cell that was made for its evaluation.
+                same = evaluation.cell if evaluation.cell == cell else cell
                 parts.append(self._node(same, evaluation, middle))
             middle.children = tuple(parts)
-            leaves.extend(part for part in parts if part.evaluation is not node.evaluation)
+            leaves.extend([part for part in parts if part.evaluation is not node.evaluation])
             middle = next(part for part in parts if part.evaluation is node.evaluation)
         leaves.append(middle)
         self._seat(guests, node, grow=False)
@@ -428,13 +398,20 @@ class Tree:
 
     def _node(self, cell: Cell, evaluation: Evaluation, above: Node | None) -> Node:
         axes = self.division(self.box, cell)
-        axes = self._same.setdefault(axes, axes)
-        return Node(self._shared(cell), evaluation, above, axes)
+        return Node(cell, evaluation, above, self._same.setdefault(axes, axes))
 
     def _shared(self, cell: Cell) -> Cell:
         """The cell with a tuple of levels that all cells of its shape share: it saves memory."""
         levels = self._same.setdefault(cell.levels, cell.levels)
         return cell if levels is cell.levels else Cell(levels, cell.index)
+
+    def _shared_round(self, round_: Round) -> Round:
+        """The round in the words of the tree: thousands of claims say the same of it."""
+        if round_.selected:
+            nodes = [(cell, self.find(cell)) for cell in round_.selected]
+            cells = tuple([cell if node is None else node.cell for cell, node in nodes])
+            round_ = dataclasses.replace(round_, selected=cells)
+        return self._rounds.shared(round_)
 
     def _undo(self, node: Node) -> None:
         """Make a divided node a leaf again, unless guests divide it."""
@@ -442,16 +419,15 @@ class Tree:
         self._free.difference_update(node.division)
         self._open.discard(node)
         node.division = ()
-        self._divided[node.depth].discard(node)
-        if not self._divided[node.depth]:
-            del self._divided[node.depth]
+        self._divided.discard(node)
         self._grow([node])
 
     def _fell(self, node: Node) -> None:
         """Take away all below a divided node; what was claimed there waits for it again."""
         if not node.children:
             return
-        self._members, self._last = None, self._root
+        self._rounds.moved()
+        self._last = self._root
         guests: list[Guest] = []
         stack = list(node.children)
         while stack:
@@ -459,12 +435,11 @@ class Tree:
             guests.extend(fallen.guests)
             stack.extend(fallen.children)
             if fallen.is_leaf:
-                self._drop_leaf(fallen)
+                self._leaves.drop(fallen)
                 fallen.evaluation.leaf = None
                 continue
             self._open.discard(fallen)
-            if fallen.division:
-                self._divided[fallen.depth].discard(fallen)
+            self._divided.discard(fallen)
             self._free.difference_update(fallen.division)
             for evaluation in fallen.division:
                 for sample in evaluation.samples:
@@ -476,29 +451,6 @@ class Tree:
         for guest in node.guests:
             guest.node = node
         self._open.add(node)
-
-    # Leaves
-
-    def _add_leaf(self, node: Node) -> None:
-        node.evaluation.leaf = node
-        self._depths[node.depth] += 1
-        self._note_leaf(node)
-
-    def _drop_leaf(self, node: Node) -> None:
-        self._unknown.discard(node)
-        self._depths[node.depth] -= 1
-        if not self._depths[node.depth]:
-            del self._depths[node.depth]
-
-    def _note_leaf(self, node: Node) -> None:
-        if not node.known:
-            if node.axes:
-                self._unknown.add(node)
-            return
-        self._unknown.discard(node)
-        if node.axes:
-            key = self._group(self.box, node.cell)
-            heapq.heappush(self._heaps.setdefault(key, []), (node.rank, node))
 
     # Guests
 
@@ -515,7 +467,7 @@ class Tree:
             self._adopt(guest, place)
             self._welcome(guest, place)
             if grow and place.is_leaf and self._is_full(place):
-                self._drop_leaf(place)
+                self._leaves.drop(place)
                 self._grow([place])
 
     def _part_with(self, node: Node, values: Sequence[Any]) -> Node:
@@ -523,7 +475,8 @@ class Tree:
         axis = self.box.axes[node.axis]
         level, index = node.cell.levels[node.axis], node.cell.index[node.axis]
         number = axis.part(level, index, values[node.axis])
-        return node.children[axis.children(level, index).index(number)]
+        # Child numbers follow each other, but the first part may be empty.
+        return node.children[index * axis.arity + number - node.children[0].cell.index[node.axis]]
 
     def _adopt(self, guest: Guest, place: Node) -> None:
         """A guest at the center of an evaluation is one of its trials."""
@@ -538,29 +491,34 @@ class Tree:
         """Let a guest count in the rank of all cells around it; a probe counts for itself."""
         if guest.probe:
             return
+        self._divided.changed()
         node: Node | None = place
         rank = guest.rank
         while node is not None and rank < node.best_guest:
             node.best_guest = rank
             node = node.parent
         if place.is_leaf:
-            self._note_leaf(place)
+            self._leaves.update(place)
 
     # Reading
 
     @property
     def depth(self) -> int:
         """Depth of the deepest leaf."""
-        return max(self._depths, default=0)
+        return self._leaves.depth
 
     @property
     def expansions(self) -> int:
         """Number of divided cells."""
-        return sum(len(nodes) for nodes in self._divided.values())
+        return len(self._divided)
 
     def divided(self, depth: int) -> Set[Node]:
         """Divided nodes of a depth; not to be modified."""
-        return self._divided.get(depth, set())
+        return self._divided.at(depth)
+
+    def divided_before(self, leaf: Node) -> int:
+        """Number of divided nodes of a leaf's depth that rank before it."""
+        return self._divided.before(leaf)
 
     @property
     def probes(self) -> dict[int, Record]:
@@ -645,59 +603,45 @@ class Tree:
     @property
     def leaves(self) -> tuple[Cell, ...]:
         """All leaves, ascending; with cells whose division is still open they tile the box."""
-        return tuple(sorted(node.cell for node in self._nodes() if node.is_leaf))
+        return tuple(sorted(leaf.cell for leaf in self._leaves))
 
     @property
     def open_divisions(self) -> tuple[Cell, ...]:
         """Divided cells whose children are not known yet, ascending."""
         return tuple(sorted(node.cell for node in self._open))
 
-    def _nodes(self) -> Iterator[Node]:
-        stack = [self._root]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(node.children)
-
     @property
     def exhausted(self) -> bool:
         """Whether no evaluation is left to hand out, now or when running trials end well."""
-        return not (
-            self._free
-            or self._unknown
-            or self._open
-            or any(self.best_leaf(key) for key in list(self._heaps))
-            or self._passed_over()
-        )
+        return self._leaves.exhausted and not (self._free or self._open or self._passed_over())
 
     @property
     def round(self) -> int:
         """Number of the latest round; 0 before the first."""
-        return max(self._rounds, default=0)  # dozens in a study of thousands of trials
+        return self._rounds.latest
 
     def members(self, number: int) -> list[Member]:
         """The claims of a round, by trial number."""
-        if self._members is None or self._members[0] != number:
-            numbers = sorted(self._rounds.get(number, ()))
-            self._members = number, [_member(n, self._held[n]) for n in numbers]
-        return self._members[1]
+        return self._rounds.members(number)
 
     def find(self, cell: Cell) -> Node | None:
         """The node of a cell; None if the tree has none."""
+        leaf = self._leaves.at(cell)
+        if leaf is not None:
+            return leaf
+        if self._last.cell == cell:  # the claims of one division follow each other
+            return self._last
         node = self._root
         levels, index, axes = cell.levels, cell.index, self.box.axes
-        while node.children:
+        while parts := node.children:
             axis = node.axis
             above = levels[axis] - node.cell.levels[axis] - 1
             if above < 0:
                 break
-            place = index[axis] // axes[axis].arity ** above
-            for part in node.children:
-                if part.cell.index[axis] == place:
-                    node = part
-                    break
-            else:
+            number = index[axis] // axes[axis].arity ** above - parts[0].cell.index[axis]
+            if not 0 <= number < len(parts):
                 return None
+            node = parts[number]
         return node if node.cell == cell else None
 
     def divided_by(self, claim: Claim) -> Node | None:
@@ -710,8 +654,7 @@ class Tree:
         """The node that a claim divides; a stage of a division along several sides is none."""
         if not len(cell.levels) == len(cell.index) == len(self.box.axes):
             return None
-        # The claims of one division follow each other.
-        node = self._last if self._last.cell == cell and self._last.division else self.find(cell)
+        node = self.find(cell)
         if node is not None:
             self._last = node
         return None if node is None or (node.children and not node.division) else node
@@ -731,8 +674,9 @@ class Tree:
             values, repeat = self._center(claim.cell), claim.repeat
         else:
             values, repeat = tuple(self.box.at(claim.probe.point).values()), None
-        found = {guest.number for guest in self._guests_with(values) if not guest.failed}
-        for evaluation in self._evaluations_with(values):
+        guests, evaluations = self._found_at(values)
+        found = {guest.number for guest in guests if not guest.failed}
+        for evaluation in evaluations:
             found.update(evaluation.holders(repeat))
         for number, record in self._waiting_with(values):
             idle = record.status in (Status.FAILED, Status.SUBSTITUTED)
@@ -742,19 +686,14 @@ class Tree:
 
     def is_tried(self, values: tuple[Any, ...]) -> bool:
         """Whether somebody evaluates a point of the box, has done so, or has failed to."""
-        return bool(
-            self._guests_with(values)
-            or self._evaluations_with(values)
-            or any(self._waiting_with(values))
-        )
+        return any(self._found_at(values)) or any(self._waiting_with(values))
 
-    def _guests_with(self, values: tuple[Any, ...]) -> list[Guest]:
-        guests = self.place_of(values).guests
-        return [guest for guest in guests if _equal(guest.observation.values, values)]
-
-    def _evaluations_with(self, values: tuple[Any, ...]) -> list[Evaluation]:
-        evaluations = _evaluations_at(self.place_of(values))
-        return [e for e in evaluations if _equal(self._center(e.cell), values)]
+    def _found_at(self, values: tuple[Any, ...]) -> tuple[list[Guest], list[Evaluation]]:
+        """Guests and evaluations of the very parameters."""
+        place = self.place_of(values)
+        guests = [g for g in place.guests if _equal(g.observation.values, values)]
+        evaluations = [e for e in _evaluations_at(place) if _equal(self._center(e.cell), values)]
+        return guests, evaluations
 
     def _waiting_with(self, values: tuple[Any, ...]) -> Iterator[tuple[int, Record]]:
         for waiting in self._waiting.values():
@@ -765,33 +704,19 @@ class Tree:
 
     def best_leaf(self, key: int) -> Node | None:
         """The best leaf of a group that is known and can be split; the lowest cell on ties."""
-        heap = self._heaps.get(key, [])
-        while heap and not _is_current(*heap[0]):
-            heapq.heappop(heap)
-        if not heap:
-            self._heaps.pop(key, None)
-            return None
-        return heap[0][1]
+        return self._leaves.best(key)
 
     def candidates(self, key: int) -> list[Node]:
         """All leaves of a group that are known and can be split, ascending."""
-        found = {node for rank, node in self._heaps.get(key, ()) if _is_current(rank, node)}
-        return sorted(found)
+        return self._leaves.candidates(key)
 
     def ties(self, key: int) -> list[Node]:
         """All leaves of a group that share its best rank, ascending."""
-        found: set[Node] = set()
-        best = self.best_leaf(key)
-        while best is not None and (top := self.best_leaf(key)) and top.rank == best.rank:
-            found.add(heapq.heappop(self._heaps[key])[1])
-        for node in found:
-            self._note_leaf(node)
-        return sorted(found)
+        return self._leaves.ties(key)
 
     def groups(self) -> dict[int, Node]:
         """The best leaf of every group that has one, by ascending key."""
-        found = {key: self.best_leaf(key) for key in sorted(self._heaps)}
-        return {key: best for key, best in found.items() if best is not None}
+        return self._leaves.groups()
 
     # Handing out
 
@@ -837,22 +762,20 @@ class Tree:
 
     def _is_lost(self, values: tuple[Any, ...]) -> bool:
         """Whether all trials of a point off the centers have failed."""
-        guests = self._guests_with(values)
-        return all(guest.failed for guest in guests) and not self._evaluations_with(values)
+        guests, evaluations = self._found_at(values)
+        return all(guest.failed for guest in guests) and not evaluations
 
     def _is_given_up(self, values: tuple[Any, ...]) -> bool:
         """Whether they were so many that the point counts as the worst."""
-        return self._is_lost(values) and len(self._guests_with(values)) > self._max_retries
+        return self._is_lost(values) and len(self._found_at(values)[0]) > self._max_retries
 
     def speculative(self) -> Claim | None:
         """A claim below a leaf whose value nobody knows yet.
 
         The shallowest comes first, then the one with the best nearest known ancestor.
         """
-        if not self._unknown:
-            return None
-        leaf = min(self._unknown, key=lambda n: (n.depth, _ancestor_rank(n), n.cell))
-        return self.divide(leaf, None)
+        leaf = self._leaves.promising()
+        return None if leaf is None else self.divide(leaf, None)
 
     def unevaluated(self) -> Claim | None:
         """The claim on the best evaluation that was passed over: when nothing else is left."""
@@ -866,7 +789,7 @@ class Tree:
         """Leaves for whose value another one stands."""
         if not self._skips:
             return []
-        return [n for n in self._nodes() if n.is_leaf and n.evaluation.status is Status.SUBSTITUTED]
+        return [leaf for leaf in self._leaves if leaf.evaluation.status is Status.SUBSTITUTED]
 
 
 def _names_a_child(box: Box, claim: Claim) -> bool:
@@ -906,17 +829,6 @@ def _record_of(held: Sample | Record) -> Record:
     return Record(claim_of(held), held.status, values[0], violation, objectives)
 
 
-def _member(number: int, held: Sample | Record) -> Member:
-    if isinstance(held, Sample):
-        evaluation = held.evaluation
-        assert held.round is not None
-        depth = evaluation.cell.depth - 1
-        return Member(number, held.round, depth, evaluation.divider, held.repeat > 0)
-    assert held.claim.round is not None
-    claim = held.claim
-    return Member(number, held.claim.round, claim.cell.depth - 1, None, claim.repeat > 0)
-
-
 def _usable(status: Status, found: Rank) -> float:
     """The value that a model may use; NaN if there is none."""
     violation, value = found[0], found[-1]
@@ -928,10 +840,6 @@ def _equal(values: tuple[Any, ...], center: tuple[Any, ...]) -> bool:
     return all(a == b or (a != a and b != b) for a, b in zip(values, center, strict=True))
 
 
-def _is_current(rank: Rank, node: Node) -> bool:
-    return node.is_leaf and node.known and node.evaluation.leaf is node and node.rank == rank
-
-
 def _ancestors(node: Node) -> Iterator[Node]:
     """The node itself if it is divided, and the divided ones above it."""
     above: Node | None = node
@@ -939,15 +847,6 @@ def _ancestors(node: Node) -> Iterator[Node]:
         if above.division:
             yield above
         above = above.parent
-
-
-def _ancestor_rank(node: Node) -> Rank:
-    above = node.parent
-    while above is not None:
-        if above.known:
-            return above.rank
-        above = above.parent
-    return WORST
 
 
 def _by_round(claim: Claim) -> tuple[float, int, Cell, int]:

@@ -149,11 +149,11 @@ class TreeGeometry:
     def fits(self, search: Tree, claim: Claim) -> bool:
         """Whether the cells, and the probe, are of the box."""
         box, probe = search.box, claim.probe
-        rounds = (claim.round, *(skip.round for skip in claim.skips))
-        named = [claim.cell, *(skip.cell for skip in claim.skips)]
-        named += [cell for round_ in rounds if round_ is not None for cell in round_.selected]
-        if not all(cells.fits(box, cell) for cell in named):
-            return False
+        parts: tuple[Claim | Skip, ...] = (claim, *claim.skips)
+        for part in parts:
+            selected = () if part.round is None else part.round.selected
+            if not all(cells.fits(box, cell) for cell in (part.cell, *selected)):
+                return False
         return probe is None or (
             len(probe.point) == len(box.axes) and all(0 <= unit <= 1 for unit in probe.point)
         )
@@ -266,8 +266,11 @@ def _skip(
 
 
 def _cell(found: Any) -> Cell:
-    levels, index = found
-    return Cell(tuple(map(_count, levels)), tuple(map(_count, index)))
+    levels, index = map(tuple, found)
+    numbers = levels + index
+    if not {*map(type, numbers)} <= {int} or min(numbers, default=0) < 0:
+        raise ValueError(f"{found!r} is no pair of lists of whole numbers from 0")
+    return Cell(levels, index)
 
 
 def _optional(found: Any, most: int | None = None) -> int | None:

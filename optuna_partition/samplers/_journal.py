@@ -112,7 +112,7 @@ def _to_json(entry: Entry) -> dict[str, Any]:
 
 def _from_json(found: dict[str, Any]) -> Entry:
     box, division, names = found.pop("box"), found.pop("division"), found.pop("names", ())
-    if not found or not isinstance(division, str) or not isinstance(box, str | None):
+    if not found or not isinstance(division, str) or not (box is None or isinstance(box, str)):
         raise ValueError("a claim has a cell, a division and a box")
     return Entry(found, box, division, tuple(names))
 
@@ -141,7 +141,7 @@ class Journal:
         self.space = space
         self.search = geometry.search(space.box)
         self._geometry = geometry
-        self._signs = [-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in directions]
+        self._maximized = [d is StudyDirection.MAXIMIZE for d in directions]
         self._claim_timeout = claim_timeout
         self._stderr_attr = stderr_attr
         self._follower = Follower()
@@ -241,28 +241,29 @@ class Journal:
             case TrialState.FAIL if trial.user_attrs.get(INTERRUPTED):
                 return None
             case TrialState.COMPLETE:
-                signed = zip(self._signs, trial.values, strict=True)
-                return self._known(trial, [sign * value for sign, value in signed])
+                signed = zip(self._maximized, trial.values, strict=True)
+                return self._known(trial, [-v if flip else v for flip, v in signed])
             case TrialState.PRUNED:
                 step = trial.last_step
-                report = None if step is None else trial.intermediate_values[step]
-                return self._known(
-                    trial, [_INFINITY if report is None else self._signs[0] * report]
-                )
+                if step is None:
+                    return self._known(trial, [_INFINITY])
+                report = trial.intermediate_values[step]
+                return self._known(trial, [-report if self._maximized[0] else report])
             case TrialState.FAIL:
                 return Outcome(Status.FAILED)
         stale = is_stale(trial, self._claim_timeout)
         return Outcome(Status.FAILED if stale else Status.PENDING)
 
     def _known(self, trial: FrozenTrial, values: list[float]) -> Outcome:
-        violation = sum(max(0.0, constraint) for constraint in trial.constraints.values())
-        objectives = tuple(values) if len(self._signs) > 1 else ()
+        constraints = trial.constraints
+        violation = sum(max(0.0, c) for c in constraints.values()) if constraints else 0.0
+        objectives = tuple(values) if len(self._maximized) > 1 else ()
         return Outcome(
             Status.KNOWN,
             values[0],
             violation,
             objectives,
-            trial.constraints,
+            constraints,
             self._variance(trial),
         )
 

@@ -195,6 +195,8 @@ class SharedSpace:
 
 def same_parameters(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether a trial has the expected values, where it has the parameter at all."""
+    if parameters.items() >= expected.items():
+        return True
     return all(
         parameters[name] == value or (parameters[name] != parameters[name] and value != value)
         for name, value in expected.items()

@@ -25,7 +25,7 @@ def test_memory_of_a_sampler_is_what_it_holds(monkeypatch: pytest.MonkeyPatch) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     entry = Entry(lambda space, n_trials, seed: Hoarder(seed=seed))
     monkeypatch.setattr(overhead, "SINGLE", {"hoarder": entry})
-    study = overhead.new_study("hoarder")
+    study = overhead.new_study("hoarder", 300)
     overhead.run(study, 300)
     _, memory = overhead.rebuild("hoarder", study)
     assert memory == pytest.approx(3.0, rel=0.05)

@@ -58,10 +58,10 @@ def test_sequool_opens_the_best_cells_of_a_level(methods: Any, make_float_box: A
     problem = synthetic.by_name("branin")
     tree: Tree = methods["sequool"].tree(make_float_box(problem.low, problem.high))
     run(tree, functools.partial(sequool, n_evaluations=101), problem, 101)
-    nodes = [node for node in tree._nodes() if node.depth == 2]
-    opened = [node for node in nodes if not node.is_leaf]
+    opened = tree.divided(2)
+    nodes = [*opened, *tree.candidates(2)]
     best = sorted(nodes, key=lambda node: (node.rank, node))[: len(opened)]
-    assert set(opened) == set(best)
+    assert opened == set(best)
     assert len(opened) == quota(2, 101)
 
 
