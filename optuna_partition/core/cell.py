@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -99,6 +100,11 @@ def decode(box: Box, cell: Cell) -> dict[str, Any]:
     return box.decode(cell.levels, cell.index)
 
 
+def center(box: Box, cell: Cell) -> tuple[Any, ...]:
+    """Parameter values at the cell's center, in the order of the axes."""
+    return tuple([a.value(n, i) for a, n, i in zip(box.axes, cell.levels, cell.index, strict=True)])
+
+
 def intervals(box: Box, cell: Cell) -> tuple[tuple[Fraction, Fraction], ...]:
     """Edges along each axis in unit-cube lengths, exact."""
     return tuple(
@@ -107,22 +113,26 @@ def intervals(box: Box, cell: Cell) -> tuple[tuple[Fraction, Fraction], ...]:
     )
 
 
+def _by_length(box: Box, cell: Cell) -> Iterator[tuple[int, int]]:
+    """Level and number of the axes that can be split, the longest sides first."""
+    levels, index = cell.levels, cell.index
+    for level in sorted(set(levels)):
+        for k, axis in enumerate(box.axes):
+            if levels[k] == level and axis.splittable(level, index[k]):
+                yield level, k
+
+
 def all_longest_sides(box: Box, cell: Cell) -> tuple[int, ...]:
     """Axes of the longest sides that can be split: DIRECT of 1993 divides along all of them."""
-    for level in sorted(set(cell.levels)):
-        found = [
-            k
-            for k, axis in enumerate(box.axes)
-            if cell.levels[k] == level and axis.splittable(level, cell.index[k])
-        ]
-        if found:
-            return tuple(found)
-    return ()
+    found = list(_by_length(box, cell))
+    return tuple([k for level, k in found if level == found[0][0]])
 
 
 def one_longest_side(box: Box, cell: Cell) -> tuple[int, ...]:
     """The first axis of the longest sides: the children are known before they are evaluated."""
-    return all_longest_sides(box, cell)[:1]
+    for _, k in _by_length(box, cell):
+        return (k,)
+    return ()
 
 
 def depth(box: Box, cell: Cell) -> int:

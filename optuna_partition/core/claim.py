@@ -165,3 +165,10 @@ def rank_of(violation: float, *values: float) -> Rank:
 def rank(outcome: Record | Observation) -> Rank:
     """Rank of a known outcome of one or of several objectives."""
     return rank_of(outcome.violation, *(outcome.objectives or (outcome.value,)))
+
+
+def same_values(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether two points have equal parameters; a choice of NaN equals itself."""
+    return values == others or all(
+        a == b or (a != a and b != b) for a, b in zip(values, others, strict=True)
+    )

@@ -205,6 +205,26 @@ class Node:
         return not (self.division or self.children)
 
     @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """Those whose centers a guest of the node can sit at."""
+        return (self.evaluation, *self.division)
+
+    def part_of(self, claim: Claim) -> Evaluation | None:
+        """The evaluation of its division that a claim names."""
+        for evaluation in self.division:
+            if evaluation.axis == claim.axis and evaluation.cell == claim.cell:
+                return evaluation
+        return None
+
+    def dividers(self) -> Iterator[Node]:
+        """The node itself if it is divided, and the divided ones above it."""
+        above: Node | None = self
+        while above is not None:
+            if above.division:
+                yield above
+            above = above.parent
+
+    @property
     def known(self) -> bool:
         """Whether its center has a value, or one that stands for it."""
         return self.evaluation.known
@@ -247,3 +267,12 @@ def claim_of(sample: Sample) -> Claim:
     """The claim that a sample came from."""
     evaluation = sample.evaluation
     return Claim(evaluation.cell, evaluation.axis, sample.round, sample.repeat)
+
+
+def record_of(held: Sample | Record) -> Record:
+    """The record that a sample came from."""
+    if isinstance(held, Record):
+        return held
+    violation, *values = held.rank
+    objectives = tuple(values) if len(values) > 1 else ()
+    return Record(claim_of(held), held.status, values[0], violation, objectives)

@@ -26,7 +26,9 @@ from optuna_partition.core.fractal import (
     claim_from_json,
     claim_to_json,
 )
-from optuna_partition.core.tree import MAX_SKIPS, Division, Group, Tree
+from optuna_partition.core.shape import Division, Group
+from optuna_partition.core.skips import MAX_SKIPS
+from optuna_partition.core.tree import Tree
 
 # Deeper levels, and wider groups of them, than any box has: a damaged claim must not make a rule
 # walk through billions.

@@ -175,12 +175,11 @@ class Journal:
         text = trial.system_attrs.get(KEY)
         if text is None:
             return None
-        known = self._read.get(trial.number)
+        known = self._read.pop(trial.number, None)
         if known is None or known[0] != text:
             known = text, self._parsed(trial)
+        if not trial.state.is_finished():
             self._read[trial.number] = known
-        if trial.state.is_finished():
-            self._read.pop(trial.number, None)
         return known[1]
 
     def _parsed(self, trial: FrozenTrial) -> Any:
@@ -256,7 +255,7 @@ class Journal:
 
     def _known(self, trial: FrozenTrial, values: list[float]) -> Outcome:
         constraints = trial.constraints
-        violation = sum(max(0.0, c) for c in constraints.values()) if constraints else 0.0
+        violation = sum(max(0.0, constraint) for constraint in constraints.values())
         objectives = tuple(values) if len(self._maximized) > 1 else ()
         return Outcome(
             Status.KNOWN,

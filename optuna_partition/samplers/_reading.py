@@ -8,7 +8,8 @@ from optuna.study import Study
 
 from optuna_partition.core import cell as cells
 from optuna_partition.core.cell import Cell
-from optuna_partition.core.tree import Division, Tree
+from optuna_partition.core.shape import Division
+from optuna_partition.core.tree import Tree
 from optuna_partition.samplers._compat import is_multi_objective, read_trials
 from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._journal import ClaimFormatError, Entry, Journal, read_entry

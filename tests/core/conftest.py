@@ -21,8 +21,9 @@ from optuna_partition.core.logo import logo
 from optuna_partition.core.mosoo import mosoo
 from optuna_partition.core.refinement import refined
 from optuna_partition.core.sequool import sequool
+from optuna_partition.core.shape import Division, Group
 from optuna_partition.core.soo import soo
-from optuna_partition.core.tree import Division, Group, Tree
+from optuna_partition.core.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)

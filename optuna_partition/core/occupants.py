@@ -1,0 +1,52 @@
+"""Who evaluates a point, or has done so.
+
+Parameters decide, not cells: a probe may have come to a cell's center, and a claim may hang from a
+cell whose own claim was withdrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from optuna_partition.core.cell import center, fits
+from optuna_partition.core.claim import Record, Status, same_values
+from optuna_partition.core.descent import place_of
+from optuna_partition.core.node import Evaluation, Guest
+from optuna_partition.core.shape import Shape
+
+
+def holders_of(shape: Shape, values: tuple[Any, ...], repeat: int | None) -> tuple[int, ...]:
+    """Trials that hold a repeat of a point, or any, and have not failed, ascending."""
+    guests, evaluations = found_at(shape, values)
+    found = {guest.number for guest in guests if not guest.failed}
+    for evaluation in evaluations:
+        found.update(evaluation.holders(repeat))
+    for number, record in waiting_with(shape, values):
+        idle = record.status in (Status.FAILED, Status.SUBSTITUTED)
+        if not idle and repeat in (None, record.claim.repeat):
+            found.add(number)
+    return tuple(sorted(found))
+
+
+def found_at(shape: Shape, values: tuple[Any, ...]) -> tuple[list[Guest], list[Evaluation]]:
+    """Guests and evaluations of the very parameters."""
+    place = place_of(shape.box, shape.root, values)
+    guests = [g for g in place.guests if same_values(g.observation.values, values)]
+    evaluations = [e for e in place.evaluations if same_values(center(shape.box, e.cell), values)]
+    return guests, evaluations
+
+
+def waiting_with(shape: Shape, values: tuple[Any, ...]) -> Iterator[tuple[int, Record]]:
+    """Trials whose claims wait for their cell, with these parameters at its center."""
+    for number, record in shape.holdings.waiting():
+        cell = record.claim.cell
+        if fits(shape.box, cell) and same_values(center(shape.box, cell), values):
+            yield number, record
+
+
+def failures_at(shape: Shape, values: tuple[Any, ...]) -> int:
+    """Number of failed trials of a point off the centers; 0 unless all of them have failed."""
+    guests, evaluations = found_at(shape, values)
+    lost = not evaluations and all(guest.failed for guest in guests)
+    return len(guests) if lost else 0
