@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
 from optuna import TrialPruned
+from optuna.trial import Trial
 
 from objectives.adapters import AdapterStore, check_writable, worth_keeping
 from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
@@ -22,7 +23,7 @@ from objectives.checkpoints import CheckpointFile, Checkpoints, removed_at_the_e
 from objectives.config import VALIDATION_LOSS
 from objectives.export import check_export, export_tuned
 from objectives.footprint import Footprints
-from objectives.identity import run_key
+from objectives.identity import register, run_key
 from objectives.memory import (
     OutOfMemoryError,
     available_memory,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from optuna.artifacts._protocol import ArtifactStore
     from optuna.study import Study
-    from optuna.trial import BaseTrial, Trial
+    from optuna.trial import BaseTrial
 
     from objectives.config import FineTuneConfig
     from objectives.export import Format
@@ -163,13 +164,14 @@ class FineTuneObjective:
         self._callbacks = tuple(callbacks)
         self._artifact_store = artifact_store
         self._adapters = AdapterStore(folder / "adapters", keep=config.keep_adapters)
+        self._registered: set[str] = set()
         self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
         self._footprints: Footprints | None = None
         self._loaded: Resources | None = resources or load_resources(config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaded": None, "_footprints": None}
+        return self.__dict__ | {"_loaded": None, "_footprints": None, "_registered": set()}
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -207,9 +209,12 @@ class FineTuneObjective:
         one that was killed goes on from its checkpoint, and sets "resumed_at" (samples).
 
         Raises:
+            ValueError: If the trial's study was made with other settings or other data.
             optuna.TrialPruned: If the trial's pruner says so or the loss is no longer finite.
             OutOfMemoryError: If the run does not fit into memory.
         """
+        if isinstance(trial, Trial):  # a FixedTrial belongs to no study
+            self.register(trial.study)
         parameters = HyperParameters.from_mapping(self.search_space.suggest(trial))
         self._untuned_loss()  # before the clock starts: it is measured once, not for every trial
         self._footprint(parameters)  # likewise
@@ -242,6 +247,22 @@ class FineTuneObjective:
             trial.set_user_attr("val_loss", result.val_loss)
             trial.set_user_attr("scores", _as_attribute(result.scores))
         return result.value if result.cost is None else (result.value, result.cost)
+
+    def register(self, study: Study) -> None:
+        """Write into a study what its trials need to be made again; the first trial does it.
+
+        Its user attributes are then "settings" (what values depend on) and "reproduction"
+        (configuration, versions of packages, fingerprints of the data, device). A study that has
+        them is compared instead; other versions of packages are only a warning.
+
+        Raises:
+            ValueError: If the study was made with other settings or other data.
+        """
+        if study.study_name in self._registered:
+            return
+        loaded = self._resources()
+        register(study, self.config, data=loaded.fingerprints, device=loaded.device)
+        self._registered.add(study.study_name)
 
     def run(
         self,
@@ -593,7 +614,9 @@ class FineTuneObjective:
         if self.config.checkpoint_every == "never" or not hasattr(trial, "study"):
             return None
         folder = Path(self.config.output_dir).expanduser() / "checkpoints"
-        return CheckpointFile(folder, run_key(self.config, parameters, self._resources().device))
+        loaded = self._resources()
+        key = run_key(self.config, parameters, data=loaded.fingerprints, device=loaded.device)
+        return CheckpointFile(folder, key)
 
     def _resumed(self, trial: BaseTrial, samples: int, made: Sequence[tuple[float, int]]) -> None:
         """Give a trial what its predecessor has reported."""

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from optuna.distributions import distribution_to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna.study import Study
+
     from objectives.config import FineTuneConfig
     from objectives.search_space import HyperParameters
+
+IDENTITY: Final = "settings"
+"""User attribute of a study: what its values depend on."""
+
+ORIGIN: Final = "reproduction"
+"""User attribute of a study: how its trials can be made again."""
+
+_PACKAGES: Final = (
+    *("optuna-partition", "optuna", "torch", "litgpt", "lightning", "transformers", "tokenizers"),
+    *("peft", "bitsandbytes", "lm-eval", "datasets", "numpy"),
+)
 
 _NO_MATTER: Final = (
     "output_dir",
@@ -29,6 +49,9 @@ _NO_MATTER: Final = (
     "keep_adapters",
     "device",
 )
+
+
+_logger = logging.getLogger(__name__)
 
 
 def identity(config: FineTuneConfig) -> dict[str, Any]:
@@ -56,13 +79,98 @@ def _plain(value: Any) -> Any:
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def run_key(config: FineTuneConfig, parameters: HyperParameters, device: torch.device) -> str:
+def check_identity(study: Study, config: FineTuneConfig) -> None:
+    """Raise if a study was made with an objective whose values can't be compared.
+
+    Raises:
+        ValueError: With the first difference.
+    """
+    now = identity(config)
+    before = study.user_attrs.get(IDENTITY, now)
+    for name in now:
+        if before.get(name) != now[name]:
+            raise ValueError(
+                f"the study {study.study_name!r} was made with {name} {before.get(name)!r}, not "
+                f"{now[name]!r}; their values can't be compared. Give the same settings, or "
+                "another study_name and output folder."
+            )
+
+
+def register(
+    study: Study, config: FineTuneConfig, *, data: Mapping[str, str], device: torch.device
+) -> None:
+    """Write into a study, once, what its trials need to be made again; or compare with it.
+
+    Args:
+        study: The study.
+        config: Its objective.
+        data: Fingerprints of the records, as they are trained on.
+        device: Where trials are trained.
+
+    Raises:
+        ValueError: If the study was made with other settings or other data.
+    """
+    check_identity(study, config)
+    now = {
+        "config": _plain(_fields(config)),
+        "data": dict(data),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": _versions(),
+    }
+    before = study.user_attrs.get(ORIGIN)
+    if before is None:
+        study.set_user_attr(IDENTITY, identity(config))
+        study.set_user_attr(ORIGIN, now)
+        return
+    for name, fingerprint in data.items():
+        if before["data"].get(name) != fingerprint:
+            raise ValueError(
+                f"the {name} data are not those that the study {study.study_name!r} was made with "
+                f"(fingerprint {before['data'].get(name)}, now {fingerprint}); their values can't "
+                "be compared. Give the same data, or another study_name and output folder."
+            )
+    changed = [
+        f"{name} {before['versions'].get(name)}, now {now['versions'].get(name)}"
+        for name in sorted(before["versions"].keys() | now["versions"].keys())
+        if before["versions"].get(name) != now["versions"].get(name)
+    ]
+    if changed:
+        _logger.warning(
+            "The study %r was made with %s; values may differ a little.",
+            study.study_name,
+            "; ".join(changed),
+        )
+
+
+def _fields(config: FineTuneConfig) -> dict[str, Any]:
+    space = config.space()
+    ranges = {name: json.loads(distribution_to_json(space[name])) for name in space}
+    found = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return found | {"search_space": {"ranges": ranges, "fixed": dict(space.fixed)}}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # an extra that is not installed
+            found[name] = version(name)
+    return found
+
+
+def run_key(
+    config: FineTuneConfig,
+    parameters: HyperParameters,
+    *,
+    data: Mapping[str, str],
+    device: torch.device,
+) -> str:
     """A name for a run: two runs of one name are the same, bit for bit.
 
     Args:
         config: The objective.
         parameters: The run's hyperparameters.
+        data: Fingerprints of the records.
         device: Where it is trained.
     """
-    parts = [identity(config), parameters.as_dict(), device.type, torch.__version__]
+    parts = [identity(config), parameters.as_dict(), dict(data), device.type, torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

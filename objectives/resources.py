@@ -13,6 +13,7 @@ from objectives.data import (
     Batch,
     TokenCache,
     bucket,
+    fingerprint,
     load_records,
     pack,
     prompt_style,
@@ -48,6 +49,7 @@ class Resources:
         scorer: Scores a model on the tuning tasks; None without such tasks.
         test_scorer: Scores a model on the test tasks; None without such tasks.
         recipe: Optimizer, schedule and arithmetic of every trial.
+        fingerprints: Of the training and the validation records.
     """
 
     backend: Backend
@@ -56,6 +58,7 @@ class Resources:
     scorer: Scorer | None
     test_scorer: Scorer | None
     recipe: Recipe
+    fingerprints: Mapping[str, str]
 
     @property
     def device(self) -> torch.device:
@@ -104,13 +107,18 @@ def load_resources(config: FineTuneConfig) -> Resources:
             mask_prompt=config.mask_prompt,
         )
 
+    train_tokens, validation_tokens = tokens(train), tokens(validation)
     return Resources(
         backend=backend,
-        train=_training_batches(tokens(train), backend, config, device),
-        validation=_validation_batches(tokens(validation), backend, config, device),
+        train=_training_batches(train_tokens, backend, config, device),
+        validation=_validation_batches(validation_tokens, backend, config, device),
         scorer=scorer,
         test_scorer=test_scorer,
         recipe=recipe,
+        fingerprints={
+            "training": fingerprint(train_tokens),
+            "validation": fingerprint(validation_tokens),
+        },
     )
 
 

@@ -7,7 +7,7 @@ from objectives.data.errors import DataError
 from objectives.data.prompts import ChatTemplate, prompt_style, render, segments
 from objectives.data.records import Conversation, Example, Message, question, read_records
 from objectives.data.sources import DATASETS, load_records, split, take_share
-from objectives.data.tokens import TokenCache, Tokens, tokenize
+from objectives.data.tokens import TokenCache, Tokens, fingerprint, tokenize
 
 __all__ = [
     "DATASETS",
@@ -22,6 +22,7 @@ __all__ = [
     "Tokens",
     "attention_mask",
     "bucket",
+    "fingerprint",
     "load_records",
     "pack",
     "prompt_style",

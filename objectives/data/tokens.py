@@ -112,6 +112,16 @@ def _encode(
     return [ids[place] for place in range(len(parts))]
 
 
+def fingerprint(tokens: Sequence[Tokens]) -> str:
+    """A short name for tokenized records, their order and what of them counts: 16 hex digits."""
+    digest = hashlib.sha256()
+    for item in tokens:
+        digest.update(len(item).to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(item.ids).tobytes())
+        digest.update(np.ascontiguousarray(item.counted).tobytes())
+    return digest.hexdigest()[:16]
+
+
 class TokenCache:
     """Tokens on disk, under a key of everything that they depend on.
 

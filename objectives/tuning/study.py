@@ -8,13 +8,13 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.study import MaxTrialsCallback
 
 import objectives
-from objectives.identity import identity
+from objectives.identity import IDENTITY, check_identity
 from objectives.tuning.named import SEVERAL_OBJECTIVES, make_pruner, make_sampler
 from objectives.tuning.progress import DONE, Progress, number_done, value_name
 from objectives.tuning.settings import StudySettings
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from objectives.config import FineTuneConfig
-
-IDENTITY: Final = "settings"
-"""User attribute of a study: what its values depend on."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +206,7 @@ def new_study(
     if IDENTITY not in study.user_attrs:
         names = [value_name(config), config.cost]
         study.set_metric_names([name for name in names if name is not None])
-        study.set_user_attr(IDENTITY, identity(config))
-    _check_identity(study, config)
+    objective.register(study)
     return study
 
 
@@ -232,7 +228,7 @@ def _load_study(config: FineTuneConfig, settings: StudySettings) -> Study:
     if settings.study_name not in optuna.get_all_study_names(storage):
         raise ValueError(f"there is no study {settings.study_name!r} in {url}; tune first.")
     study = optuna.load_study(study_name=settings.study_name, storage=storage)
-    _check_identity(study, config)
+    check_identity(study, config)
     return study
 
 
@@ -249,14 +245,3 @@ def check_study(config: FineTuneConfig, settings: StudySettings) -> None:
         storage = open_storage(storage_url(config, settings))
     if settings.study_name in optuna.get_all_study_names(storage):
         load_study(config, settings)
-
-
-def _check_identity(study: Study, config: FineTuneConfig) -> None:
-    before, now = study.user_attrs.get(IDENTITY, {}), identity(config)
-    for name in now:
-        if before.get(name) != now[name]:
-            raise ValueError(
-                f"the study {study.study_name!r} was made with {name} {before.get(name)!r}, not "
-                f"{now[name]!r}; their values can't be compared. Give the same settings, or "
-                "another study_name and output folder."
-            )

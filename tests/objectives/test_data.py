@@ -27,6 +27,7 @@ from objectives.data import (
     Tokens,
     attention_mask,
     bucket,
+    fingerprint,
     load_records,
     pack,
     prompt_style,
@@ -580,3 +581,19 @@ def test_a_cache_that_can_not_be_written_is_reported(
         (found,) = cached(file, tokenizer, Example("Say no.", "no"))
     assert len(found) > 3
     assert "can't be kept in" in caplog.text
+
+
+def test_a_fingerprint_knows_ids_counts_and_lengths() -> None:
+    def made(ids: list[int], counted: list[bool]) -> Tokens:
+        return Tokens(np.array(ids, dtype=np.int32), np.array(counted))
+
+    one = made([1, 2], [False, True])
+    others = [
+        (made([1, 3], [False, True]),),
+        (made([1, 2], [False, False]),),
+        (one, one),
+        (made([1], [False]), made([2], [True])),
+        (),
+    ]
+    assert fingerprint([one]) == fingerprint((made([1, 2], [False, True]),))
+    assert len({fingerprint([one]), *(fingerprint(other) for other in others)}) == 6
