@@ -5,18 +5,30 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from optuna.artifacts import download_artifact, upload_artifact
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import Trial
 
 ARTIFACT: Final = "adapter_artifact"
 """User attribute of a trial: the id of its adapter in the artifact store."""
 
 _NAME: Final = "adapter"
+
+
+class ArtifactStore(Protocol):
+    """An artifact store of Optuna's, which has no public name for what they have in common."""
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The content of an artifact."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Store an artifact."""
+
+    def remove(self, artifact_id: str) -> None:
+        """Delete an artifact."""
 
 
 def upload_adapter(store: ArtifactStore, trial: Trial, folder: Path) -> None:

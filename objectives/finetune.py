@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lightning.pytorch import Callback
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.study import Study
     from optuna.trial import BaseTrial
 
+    from objectives.artifacts import ArtifactStore
     from objectives.config import FineTuneConfig
     from objectives.export import Format
     from objectives.footprint import Footprint, MemoryEstimate
