@@ -54,7 +54,7 @@ class Reader:
 
     def fresh(self, study: Study) -> list[FrozenTrial]:
         """All trials as the storage has them now, by number."""
-        self._trials = list(read_trials(study))  # ours: it is brought up to date below
+        self._trials = read_trials(study)  # a new list each time: it is brought up to date below
         self._follower.news(self._trials)
         self._told.intersection_update(self._follower.unfinished)
         self._served = None
