@@ -314,8 +314,9 @@ def test_a_worker_that_comes_late_counts_once(factory: Factory) -> None:
     study.optimize(line, n_trials=1)
     slow = study.ask(LINE)
     threading.Event().wait(0.25)
-    again = study.ask(LINE)
-    assert again.params == slow.params
+    # A hybrid may have other points to ask for before it comes to the cell.
+    later = [study.ask(LINE) for _ in range(3)]
+    again = next(trial for trial in later if trial.params == slow.params)
     study.tell(again, 5.0)
     study.tell(slow, 1.0)
     study.optimize(line, n_trials=20)
