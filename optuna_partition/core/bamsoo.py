@@ -132,7 +132,7 @@ def constant(test: int, *, beta: float) -> float:
 
 def _best(trials: list[Trial]) -> float | None:
     """Best feasible value."""
-    known = [rank for _, status, rank in trials if status is Status.KNOWN and rank[0] == 0]
+    known = [trial.rank for trial in trials if trial.status is Status.KNOWN and trial.rank[0] == 0]
     found = min(known, default=None)
     return None if found is None or len(found) > 2 or math.isinf(found[-1]) else found[-1]
 

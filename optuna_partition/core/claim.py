@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna_partition.core.cell import Cell
 
@@ -111,8 +111,20 @@ class Status(enum.Enum):
     SUBSTITUTED = "substituted"
 
 
-Trial = tuple[tuple[float, ...], Status, Rank]
-"""Unit-cube point, (d,), what became of it, and its rank if it is known: what a model sees."""
+class Trial(NamedTuple):
+    """What a model sees of a trial.
+
+    Args:
+        point: (d,) in unit-cube lengths.
+        status: What became of it.
+        rank: Its rank if it is known.
+        variance: Of the value, where a standard error is known; NaN where not.
+    """
+
+    point: tuple[float, ...]
+    status: Status
+    rank: Rank
+    variance: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,7 @@ class Record:
         value: Minimized value if the status is KNOWN; +inf counts as the worst feasible one.
         violation: By how much the constraints are violated; 0 for a feasible point.
         objectives: Minimized values of several objectives; then `value` is not used.
+        variance: Of the value, where a standard error is known; NaN where not.
     """
 
     claim: Claim
@@ -132,6 +145,7 @@ class Record:
     value: float = math.inf
     violation: float = 0.0
     objectives: tuple[float, ...] = ()
+    variance: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

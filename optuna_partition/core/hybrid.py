@@ -57,7 +57,7 @@ def hybrid(
 
 def _proposal(tree: Tree, propose: Proposer, level: int, seed: int) -> Claim | None:
     trials, count = tree.trials(), tree.count
-    known = [rank for _, status, rank in trials if status is Status.KNOWN]
+    known = [trial.rank for trial in trials if trial.status is Status.KNOWN]
     finite = sum(map(math.isfinite, (rank[-1] for rank in known)))
     # Of less than two values nothing is learned.
     if finite < 2:

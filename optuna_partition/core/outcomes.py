@@ -25,6 +25,7 @@ class Outcomes:
         box: The search space.
         holdings: What each trial holds now.
         guests: Points off the centers, by trial and whether it claimed them.
+        variances: Of the values at centers, by trial, where they are known.
         is_given_up: Whether failures at a point were so many that it counts as the worst.
     """
 
@@ -33,11 +34,13 @@ class Outcomes:
         box: Box,
         holdings: Callable[[], Holdings],
         guests: Mapping[Key, Guest],
+        variances: Mapping[int, float],
         is_given_up: Callable[[tuple[Any, ...]], bool],
     ) -> None:
         self._box = box
         self._holdings = holdings
         self._guests = guests
+        self._variances = variances
         self._is_given_up = is_given_up
         self._points: Points | None = None
         self._moved: set[Key] = set()
@@ -64,23 +67,27 @@ class Outcomes:
         return self._points
 
     def trials(self) -> list[Trial]:
-        """Unit-cube point, (d,), status and rank of all trials, by number."""
+        """All trials that have not failed, by number."""
         rows = zip(self.points.keys.tolist(), self.points.points.tolist(), strict=True)
-        found = [(tuple(point), *self._outcome(*divmod(key, 2))) for key, point in sorted(rows)]
-        return [trial for trial in found if trial[1] is not Status.FAILED]
+        found = [
+            Trial(tuple(point), *self._outcome(*divmod(key, 2))) for key, point in sorted(rows)
+        ]
+        return [trial for trial in found if trial.status is not Status.FAILED]
 
-    def _outcome(self, number: int, claimed: int) -> tuple[Status, Rank]:
-        """What is known of a trial that has a point."""
+    def _outcome(self, number: int, claimed: int) -> tuple[Status, Rank, float]:
+        """Status, rank and variance of a trial that has a point."""
         guest = self._guests.get((number, bool(claimed)))
         if guest is not None:
             concluded = guest.failed and self._is_given_up(guest.observation.values)
-            return Status.KNOWN if concluded else guest.observation.status, guest.rank
+            status = Status.KNOWN if concluded else guest.observation.status
+            return status, guest.rank, guest.observation.variance
         held = self._holdings().of(number)
         assert held is not None
+        variance = self._variances.get(number, math.nan)
         if not isinstance(held, Sample):
-            return held.status, rank(held)
+            return held.status, rank(held), variance
         concluded = held.status is Status.FAILED and held.evaluation.status is Status.KNOWN
-        return Status.KNOWN if concluded else held.status, held.rank
+        return Status.KNOWN if concluded else held.status, held.rank, variance
 
     def _where(self, number: int, *, claimed: bool) -> tuple[tuple[float, ...], float] | None:
         """Point and value of what a trial claimed, or was observed to evaluate."""

@@ -17,6 +17,7 @@ evaluation. A *probe* is a claim on a point off the centers: a guest that ranks 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -64,10 +65,12 @@ class Tree:
         self._shape = self._plant()
         self._guests: dict[tuple[int, bool], Guest] = {}
         self._probes: dict[int, Record] = {}
+        # Of the values of claims; few studies know any.
+        self._variances: dict[int, float] = {}
         self._skips = Skips()
         self._skipped = 0
         self._outcomes = Outcomes(
-            box, lambda: self._shape.holdings, self._guests, self._is_given_up
+            box, lambda: self._shape.holdings, self._guests, self._variances, self._is_given_up
         )
 
     # Recording
@@ -80,6 +83,10 @@ class Tree:
             out.
         """
         self._pass_over(number, () if record is None else record.claim.skips)
+        if record is not None and not math.isnan(record.variance):
+            self._variances[number] = record.variance
+        elif self._variances:
+            self._variances.pop(number, None)
         self._outcomes.moved(number, claimed=True)
         holdings = self._shape.holdings
         if record is not None and record.claim.probe is not None:
@@ -162,7 +169,12 @@ class Tree:
         self._probes[number] = record
         values = tuple(self.box.at(probe.point).values())
         observation = Observation(
-            values, record.status, record.value, record.violation, record.objectives
+            values,
+            record.status,
+            record.value,
+            record.violation,
+            record.objectives,
+            variance=record.variance,
         )
         self._host(number, observation, probe=True)
         return True
@@ -246,7 +258,7 @@ class Tree:
         return self._skipped
 
     def trials(self) -> list[Trial]:
-        """Unit-cube point, (d,), status and rank of all trials, by number.
+        """All trials, by number.
 
         A failed one is left out, unless its point was concluded to be of the worst rank.
         """

@@ -146,7 +146,14 @@ class TreeGeometry:
 
     def record(self, claim: Claim, outcome: Outcome) -> Record:
         """A claim with what became of it."""
-        return Record(claim, outcome.status, outcome.value, outcome.violation, outcome.objectives)
+        return Record(
+            claim,
+            outcome.status,
+            outcome.value,
+            outcome.violation,
+            outcome.objectives,
+            outcome.variance,
+        )
 
     def fits(self, search: Tree, claim: Claim) -> bool:
         """Whether the cells, and the probe, are of the box."""

@@ -42,6 +42,10 @@ class BaMSOOSampler(PartitionSampler):
             of the number of divided cells as in the paper, a number, or a function of the number of
             divided cells.
         deterministic_objective: Whether two trials of the same parameters have the same value.
+        stderr_attr: User attribute of a trial that holds the standard error of its value, for the
+            process: a known noise on top of the inferred one. For a trial without one, the median
+            of the known ones stands in. None ignores it: errors that all trials share, as those of
+            one set of validation records or questions, are no noise between them.
         search_space: Parameters to search, most important first. None infers them from completed
             trials.
         max_retries: How often the cell of a failed trial is handed out again before it counts as
@@ -68,6 +72,7 @@ class BaMSOOSampler(PartitionSampler):
         eta: float = 0.05,
         h_max: DepthLimit = None,
         deterministic_objective: bool = False,
+        stderr_attr: str | None = None,
         search_space: SearchSpace | None = None,
         max_retries: int = 1,
         claim_timeout: float | None = 86_400.0,
@@ -84,6 +89,7 @@ class BaMSOOSampler(PartitionSampler):
             claim_timeout=claim_timeout,
             independent_sampler=independent_sampler,
             warn_independent_sampling=warn_independent_sampling,
+            stderr_attr=stderr_attr,
         )
 
 

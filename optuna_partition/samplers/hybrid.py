@@ -36,6 +36,10 @@ class PartitionGPSampler(PartitionSampler):
         seed: Moves the spread points and the candidates of the search for the most improvement. The
             same seed and the same results give the same suggestion.
         deterministic_objective: Whether two trials of the same parameters have the same value.
+        stderr_attr: User attribute of a trial that holds the standard error of its value, for the
+            process: a known noise on top of the inferred one. For a trial without one, the median
+            of the known ones stands in. None ignores it: errors that all trials share, as those of
+            one set of validation records or questions, are no noise between them.
         search_space: Parameters to search, most important first. None infers them from completed
             trials.
         max_retries: How often the cell of a failed trial is handed out again before it counts as
@@ -60,6 +64,7 @@ class PartitionGPSampler(PartitionSampler):
         *,
         seed: int = 0,
         deterministic_objective: bool = False,
+        stderr_attr: str | None = None,
         search_space: SearchSpace | None = None,
         max_retries: int = 1,
         claim_timeout: float | None = 86_400.0,
@@ -78,4 +83,5 @@ class PartitionGPSampler(PartitionSampler):
             claim_timeout=claim_timeout,
             independent_sampler=independent_sampler,
             warn_independent_sampling=warn_independent_sampling,
+            stderr_attr=stderr_attr,
         )

@@ -31,6 +31,10 @@ class IMGPOSampler(PartitionSampler):
             `sqrt(2 log(pi**2 M**2 / (12 eta)))`, where M counts the evaluations that were spared.
         eta: Probability with which the bounds of "theory" may fail; else it is not used.
         deterministic_objective: Whether two trials of the same parameters have the same value.
+        stderr_attr: User attribute of a trial that holds the standard error of its value, for the
+            process: a known noise on top of the inferred one. For a trial without one, the median
+            of the known ones stands in. None ignores it: errors that all trials share, as those of
+            one set of validation records or questions, are no noise between them.
         search_space: Parameters to search, most important first. None infers them from completed
             trials.
         max_retries: How often the cell of a failed trial is handed out again before it counts as
@@ -56,6 +60,7 @@ class IMGPOSampler(PartitionSampler):
         beta: Beta = 1.0,
         eta: float = 0.05,
         deterministic_objective: bool = False,
+        stderr_attr: str | None = None,
         search_space: SearchSpace | None = None,
         max_retries: int = 1,
         claim_timeout: float | None = 86_400.0,
@@ -72,4 +77,5 @@ class IMGPOSampler(PartitionSampler):
             claim_timeout=claim_timeout,
             independent_sampler=independent_sampler,
             warn_independent_sampling=warn_independent_sampling,
+            stderr_attr=stderr_attr,
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.claim import Status, Trial
-from optuna_partition.surrogate.data import Data, doubts, variables_of
+from optuna_partition.surrogate.data import Data, noise_of, variables_of
 from optuna_partition.surrogate.gaussian_process import GaussianProcess, fit
 from optuna_partition.surrogate.prior import Prior, short_prior
 
@@ -42,11 +42,12 @@ class ProcessModel:
 
     def __call__(self, box: Box, trials: list[Trial]) -> ProcessBounds:
         """Fit it to the trials; constraints do not count, as they say nothing of the values."""
-        known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
-        pending = [point for point, status, _ in trials if status is Status.PENDING]
+        known = [trial for trial in trials if trial.status is Status.KNOWN]
+        pending = [trial.point for trial in trials if trial.status is Status.PENDING]
         d = len(box.axes)
-        points = np.array([point for point, _ in known]).reshape(-1, d)
-        values = np.array([value for _, value in known])
-        data = Data(variables_of(box), points, values, doubts(values))
+        points = np.array([trial.point for trial in known]).reshape(-1, d)
+        values = np.array([trial.rank[-1] for trial in known])
+        variances = noise_of(values, np.array([trial.variance for trial in known]))
+        data = Data(variables_of(box), points, values, variances)
         process = fit(data, self.prior).given(np.array(pending).reshape(-1, d))
         return ProcessBounds(process)

@@ -194,11 +194,18 @@ def bounded(values: FloatArray) -> FloatArray:
     return np.clip(np.clip(values, low, high), -_LARGEST, _LARGEST)
 
 
-def doubts(values: FloatArray) -> FloatArray:
-    """(n,) variances of infinite values, which stand for failures; NaN for the others."""
+def noise_of(values: FloatArray, variances: FloatArray) -> FloatArray:
+    """(n,) known variances of values: those given, and a doubt of infinite ones.
+
+    An infinite value stands for a failure. Where some variances are given, the median of them
+    stands in for the NaN among them.
+    """
     finite = bounded(values)
     sds = DOUBT / warp_of(finite).slope(finite)
-    return np.where(np.isinf(values), sds**2, np.nan)
+    known = variances[~np.isnan(variances)]
+    if len(known):
+        variances = np.where(np.isnan(variances), np.median(known), variances)
+    return np.where(np.isinf(values), sds**2, variances)
 
 
 def warp_of(values: FloatArray) -> Warp:

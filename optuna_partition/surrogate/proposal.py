@@ -12,13 +12,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from optuna_partition.core.box import Box, GridAxis
-from optuna_partition.core.claim import Rank, Status, Trial
+from optuna_partition.core.claim import Status, Trial
 from optuna_partition.surrogate.data import (
     Data,
     FloatArray,
     Kind,
     Variable,
-    doubts,
+    noise_of,
     variables_of,
 )
 from optuna_partition.surrogate.gaussian_process import fit
@@ -65,11 +65,11 @@ class ProcessProposer:
         """
         variables = variables_of(box)
         d = len(variables)
-        known = [(point, rank) for point, status, rank in trials if status is Status.KNOWN]
-        points = np.array([point for point, _ in known]).reshape(-1, d)
-        values = _values([rank for _, rank in known])
-        pending = np.array([point for point, status, _ in trials if status is Status.PENDING])
-        data = Data(variables, points, values, doubts(values))
+        known = [trial for trial in trials if trial.status is Status.KNOWN]
+        points = np.array([trial.point for trial in known]).reshape(-1, d)
+        values, variances = _values(known)
+        pending = np.array([trial.point for trial in trials if trial.status is Status.PENDING])
+        data = Data(variables, points, values, noise_of(values, variances))
         process = fit(data, self.prior).given(pending.reshape(-1, d))
         means = process.posterior(points)[0]
         order = np.argsort(np.where(np.isfinite(values), means, math.inf), kind="stable")
@@ -79,12 +79,15 @@ class ProcessProposer:
         return _best_first(improvement, region, starts, np.random.default_rng(seed))
 
 
-def _values(ranks: list[Rank]) -> FloatArray:
-    """(n,) values; +inf for infeasible trials, or violations while nothing is feasible."""
-    found = np.array([rank[-1] if rank[0] == 0 else math.inf for rank in ranks])
+def _values(known: list[Trial]) -> tuple[FloatArray, FloatArray]:
+    """Values, (n,), and their variances, (n,), NaN where unknown.
+
+    Infeasible trials are +inf; while nothing is feasible, violations are the values.
+    """
+    found = np.array([t.rank[-1] if t.rank[0] == 0 else math.inf for t in known])
     if np.isfinite(found).any():
-        return found
-    return np.array([rank[0] for rank in ranks])
+        return found, np.array([t.variance for t in known])
+    return np.array([t.rank[0] for t in known]), np.full(len(known), math.nan)
 
 
 @dataclass(frozen=True, slots=True)

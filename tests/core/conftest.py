@@ -40,7 +40,7 @@ class Method:
 
 def nearest(box: Box, trials: list[Trial]) -> Bounds:
     """Bounds of a function whose slope is the width: a model without a model."""
-    known = [(point, rank[-1]) for point, status, rank in trials if status is Status.KNOWN]
+    known = [(t.point, t.rank[-1]) for t in trials if t.status is Status.KNOWN]
 
     finite = [(point, value) for point, value in known if value < math.inf]
 

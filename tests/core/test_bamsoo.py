@@ -77,7 +77,7 @@ def textbook_bamsoo(
                     leaves[part] = bound
                     continue
                 trials: list[Trial] = [
-                    (box.middle(c.levels, c.index), Status.KNOWN, (0.0, known[c]))
+                    Trial(box.middle(c.levels, c.index), Status.KNOWN, (0.0, known[c]))
                     for c in evaluated
                 ]
                 tests = len(evaluated) + len(passed) + 1
@@ -228,23 +228,27 @@ def test_the_model_knows_all_trials(tree: Tree) -> None:
         return never_closed(box, trials)
 
     tree.observe(3, Observation((2.3,), Status.PENDING))
-    tree.observe(2, Observation((2.6,), Status.KNOWN, 5.0))
+    tree.observe(2, Observation((2.6,), Status.KNOWN, 5.0, variance=0.5))
+    tree.record(1, Record(Claim(side(tree, 2), 0), Status.PENDING, variance=0.1))
     tree.record(1, Record(Claim(side(tree, 2), 0), Status.PENDING))
     tree.record(4, Record(Claim(side(tree, 0), 0), Status.FAILED))
-    tree.record(5, Record(Claim(cells.child(tree.box, side(tree, 0), 0, 0), 0), Status.KNOWN, 8.0))
+    deeper = Claim(cells.child(tree.box, side(tree, 0), 0, 0), 0)
+    tree.record(5, Record(deeper, Status.KNOWN, 8.0, variance=0.25))
     bamsoo(tree, model=model, width=TWO)
-    points = [point for point, _, _ in seen[0]]
+    points = [trial.point for trial in seen[0]]
     assert np.array(points).ravel() == pytest.approx([1 / 2, 5 / 6, 0.2, 0.1, 1 / 18])
-    assert [rank[-1] for _, status, rank in seen[0] if status is Status.KNOWN] == [1, 5, 8]
+    assert [t.rank[-1] for t in seen[0] if t.status is Status.KNOWN] == [1, 5, 8]
+    variances = [trial.variance for trial in seen[0]]
+    assert variances == pytest.approx([math.nan, math.nan, 0.5, math.nan, 0.25], nan_ok=True)
 
 
 def test_running_trials_narrow_the_bounds_of_the_process() -> None:
     box = Box((FloatAxis("x", 2.0, 5.0), FloatAxis("y", -1.0, 5.0)))
     known: list[Trial] = [
-        ((x, y), Status.KNOWN, (0.0, x + y * y)) for x in (0.1, 0.5, 0.9) for y in (0.2, 0.7)
+        Trial((x, y), Status.KNOWN, (0.0, x + y * y)) for x in (0.1, 0.5, 0.9) for y in (0.2, 0.7)
     ]
     free = MODEL(box, known)([(0.3, 0.4)], 2.0)[0]
-    pending: list[Trial] = [*known, ((0.31, 0.4), Status.PENDING, (math.inf, math.inf))]
+    pending: list[Trial] = [*known, Trial((0.31, 0.4), Status.PENDING, (math.inf, math.inf))]
     busy = MODEL(box, pending)([(0.3, 0.4)], 2.0)[0]
     assert free[0] < busy[0] < busy[1] < free[1]
     middle = MODEL(box, pending)([(0.3, 0.4)], 0.0)[0]

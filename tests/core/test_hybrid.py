@@ -82,14 +82,14 @@ def test_the_model_sees_all_trials_and_the_rule_divides_what_it_saw(tree: Tree) 
     asked: Asked = []
     claims = grow(tree, 29, random_points(asked), known=25)
     trials, _, _ = asked[-1]
-    assert [status for _, status, _ in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 3
+    assert [trial.status for trial in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 3
     points = [
         claim.probe.point
         if claim.probe is not None
         else BOX.middle(claim.cell.levels, claim.cell.index)
         for claim in claims[:28]
     ]
-    assert [point for point, _, _ in trials] == [pytest.approx(point) for point in points]
+    assert [trial.point for trial in trials] == [pytest.approx(point) for point in points]
 
 
 def test_what_somebody_has_is_not_proposed_again(tree: Tree) -> None:
@@ -117,12 +117,10 @@ def test_a_failed_probe_is_made_once_more_and_then_counts_as_the_worst(tree: Tre
     assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) == claim
     tree.record(7, Record(claim, Status.PENDING))
     assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
-    assert [status for _, status, _ in tree.trials()][6:] == [Status.PENDING]
+    assert [trial.status for trial in tree.trials()][6:] == [Status.PENDING]
     tree.record(7, Record(claim, Status.FAILED))
     assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
-    assert [(status, rank[-1]) for _, status, rank in tree.trials()][6:] == [
-        (Status.KNOWN, np.inf)
-    ] * 2
+    assert [(t.status, t.rank[-1]) for t in tree.trials()][6:] == [(Status.KNOWN, np.inf)] * 2
 
 
 def test_a_probe_that_failed_once_and_then_did_not_has_its_value(tree: Tree) -> None:

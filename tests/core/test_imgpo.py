@@ -46,7 +46,7 @@ class Textbook:
 
     def lower(self, cell: Cell) -> float:
         trials: list[Trial] = [
-            (self.box.middle(c.levels, c.index), Status.KNOWN, (0.0, v))
+            Trial(self.box.middle(c.levels, c.index), Status.KNOWN, (0.0, v))
             for c, v in self.known.items()
         ]
         point = self.box.middle(cell.levels, cell.index)

@@ -13,7 +13,7 @@ from scipy import integrate, stats
 
 from optuna_partition.core.box import Axis, Box, ChoiceAxis, FloatAxis, GridAxis
 from optuna_partition.core.claim import WORST, Status, Trial
-from optuna_partition.surrogate.data import Data, Variable, variables_of
+from optuna_partition.surrogate.data import Data, Variable, noise_of, variables_of
 from optuna_partition.surrogate.gaussian_process import fit
 from optuna_partition.surrogate.improvement import LogExpectedImprovement, log_h
 from optuna_partition.surrogate.proposal import ProcessProposer
@@ -69,7 +69,7 @@ def trials_of(box: Box, n: int, *, seed: int = 0) -> list[Trial]:
             + (x["kind"] != "b")
             + x["dropout"]
         )
-        found.append((box.units(list(x.values())), Status.KNOWN, (0.0, value)))
+        found.append(Trial(box.units(list(x.values())), Status.KNOWN, (0.0, value)))
     return found
 
 
@@ -91,8 +91,8 @@ def test_proposals_are_points_of_the_grid_in_the_cell_around_the_best() -> None:
 def test_the_first_proposal_improves_most_of_all_that_are_made() -> None:
     box = Box(MIXED)
     trials = trials_of(box, 30)
-    points = np.array([point for point, _, _ in trials])
-    values = np.array([rank[-1] for _, _, rank in trials])
+    points = np.array([trial.point for trial in trials])
+    values = np.array([trial.rank[-1] for trial in trials])
     process = fit(Data(variables_of(box), points, values))
     improvement = LogExpectedImprovement(process, float(process.posterior(points)[0].min()))
     proposed = np.array(list(ProcessProposer()(box, trials, 0, (0, 30))))
@@ -110,11 +110,9 @@ def test_a_proposal_depends_on_trials_and_seed_alone() -> None:
 
 def test_trials_under_way_keep_others_away() -> None:
     box = Box((FloatAxis("x", -1.0, 3.0), FloatAxis("y", 2.0, 5.0)))
-    trials = [
-        (point[:2], status, rank) for point, status, rank in trials_of(Box(MIXED), 20, seed=2)
-    ]
+    trials = [t._replace(point=t.point[:2]) for t in trials_of(Box(MIXED), 20, seed=2)]
     first = next(ProcessProposer()(box, trials, 0, (0, 20)))
-    trials.append((first, Status.PENDING, WORST))
+    trials.append(Trial(first, Status.PENDING, WORST))
     second = next(ProcessProposer()(box, trials, 0, (0, 21)))
     assert np.abs(np.subtract(first, second)).max() > 5e-3
 
@@ -122,7 +120,7 @@ def test_trials_under_way_keep_others_away() -> None:
 def test_failed_and_infeasible_trials_repel() -> None:
     box = Box((FloatAxis("x", 0.0, 1.0),))
     trials: list[Trial] = [
-        ((x,), Status.KNOWN, (0.0, (x - 0.8) ** 2) if x < 0.7 else rank)
+        Trial((x,), Status.KNOWN, (0.0, (x - 0.8) ** 2) if x < 0.7 else rank)
         for x, rank in ((0.1, WORST), (0.3, WORST), (0.5, WORST), (0.75, WORST), (0.9, (2.0, -5.0)))
     ]
     point = next(ProcessProposer()(box, trials, 1, (0, 5)))
@@ -133,10 +131,10 @@ def test_a_crash_among_good_values_does_not_repel() -> None:
     box = Box((FloatAxis("x", 0.0, 1.0), FloatAxis("y", 0.0, 1.0)))
     points = [(x, y) for x in (0.1, 0.3, 0.5, 0.7, 0.9) for y in (0.15, 0.4, 0.65, 0.9)]
     trials: list[Trial] = [
-        (point, Status.KNOWN, (0.0, (point[0] - 0.58) ** 2 + (point[1] - 0.47) ** 2))
+        Trial(point, Status.KNOWN, (0.0, (point[0] - 0.58) ** 2 + (point[1] - 0.47) ** 2))
         for point in points
     ]
-    trials.append(((0.55, 0.5), Status.KNOWN, WORST))
+    trials.append(Trial((0.55, 0.5), Status.KNOWN, WORST))
     point = next(ProcessProposer()(box, trials, 1, (0, 21)))
     assert np.abs(np.subtract(point, (0.58, 0.47))).max() < 0.05
 
@@ -144,7 +142,30 @@ def test_a_crash_among_good_values_does_not_repel() -> None:
 def test_without_a_feasible_trial_the_violation_is_minimized() -> None:
     box = Box((FloatAxis("x", 0.0, 1.0),))
     trials: list[Trial] = [
-        ((x,), Status.KNOWN, (abs(x - 0.62), -10 * x)) for x in (0.05, 0.2, 0.35, 0.5, 0.75, 0.9)
+        Trial((x,), Status.KNOWN, (abs(x - 0.62), -10 * x))
+        for x in (0.05, 0.2, 0.35, 0.5, 0.75, 0.9)
     ]
     point = next(ProcessProposer()(box, trials, 0, (0, 6)))
     assert abs(point[0] - 0.62) < 0.12
+
+
+def test_a_lucky_value_with_a_large_standard_error_is_not_followed() -> None:
+    box = Box((FloatAxis("x", -1.0, 3.0), FloatAxis("y", 2.0, 5.0)))
+    grid = [(x, y) for x in (0.1, 0.35, 0.65, 0.9) for y in (0.15, 0.5, 0.85)]
+    trials = [
+        Trial(p, Status.KNOWN, (0.0, (p[0] - 0.8) ** 2 + (p[1] - 0.3) ** 2), 1e-6) for p in grid
+    ]
+    for variance, follows in ((1e-6, True), (100.0, False)):
+        lucky = Trial((0.2, 0.8), Status.KNOWN, (0.0, -1.0), variance)
+        point = next(ProcessProposer()(box, [*trials, lucky], 1, (0, 13)))
+        # The region is the cell of side 1/3 around the best mean.
+        assert (point[0] < 1 / 3) == follows
+
+
+def test_where_a_standard_error_is_missing_the_median_of_the_others_stands_in() -> None:
+    values = np.array([3.0, 1.0, 2.0, math.inf])
+    unknown = noise_of(values, np.full(4, math.nan))
+    assert np.isnan(unknown).tolist() == [True, True, True, False]
+    known = noise_of(values, np.array([0.1, math.nan, 0.3, math.nan]))
+    assert known[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert known[3] == unknown[3]
