@@ -7,6 +7,9 @@ ask      ms per trial after so many finished trials, in-memory storage; median o
          samplers are measured in one run, a block of each in turn.
 rebuild  on the largest of these studies: ms that the first ask of a fresh sampler object takes
          beyond a warm one, and KiB of memory per trial that the new object holds.
+models   ms per trial of samplers with a model, and of Optuna's, in studies that random search has
+         filled; mean of some trials, as not all asks of a sampler cost the same. Set
+         OMP_NUM_THREADS=1: processor time is that of all threads.
 storage  client's processor time per trial on SQLite, a journal file and PostgreSQL (an embedded
          server, a process of its own), as a multiple of RandomSampler's, block by block; after a
          warm-up. The extra "dev" brings the server.
@@ -37,7 +40,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks import _common
-from benchmarks._samplers import OURS, OURS_MODELS, PEERS, RANDOM, SINGLE
+from benchmarks._samplers import MODELS, OURS, OURS_MODELS, PEERS, RANDOM, SINGLE
 
 SPACE: Final[dict[str, BaseDistribution]] = {
     "lr": FloatDistribution(1e-5, 1e-1, log=True),
@@ -54,7 +57,9 @@ DEFAULT: Final = (
     "TPE",
     RANDOM,
 )
-PARTS: Final = ("ask", "rebuild", "storage")
+SAMPLERS: Final = {**SINGLE, **MODELS}
+WITH_MODEL: Final = (*(n for n in OURS if n in OURS_MODELS), "TPE", "GPSampler", "BoTorchSampler")
+PARTS: Final = ("ask", "rebuild", "models", "storage")
 STORAGES: Final = ("sqlite", "journal", "postgresql")
 REPEATS: Final = 3  # of a rebuild
 
@@ -130,6 +135,28 @@ def ask(
         measured = interleaved(taking_part, blocks, size)
         for name in taking_part:
             found[name][n] = median(measured, name)
+    return found
+
+
+def models(
+    names: Sequence[str], sizes: Sequence[int], trials: int, give_up: float
+) -> dict[str, dict[int, float]]:
+    """Milliseconds per trial by sampler and number of finished trials; means of some trials.
+
+    A sampler that takes more than `give_up` seconds per trial is not measured at larger sizes.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in names}
+    for n in sizes:
+        filled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=n))
+        run(filled, n)
+        for name in _common.progress(list(names), f"models at {n}"):
+            if found[name] and max(found[name].values()) > 1e3 * give_up:
+                continue
+            sampler = SAMPLERS[name].make(SPACE, n + trials + 1, 0)
+            study = optuna.create_study(sampler=sampler)
+            study.add_trials(filled.trials)
+            run(study, 1)  # imports, and reads what is there
+            found[name][n] = 1e3 * run(study, trials) / trials
     return found
 
 
@@ -209,13 +236,31 @@ def on_storage(
         return interleaved(studies, blocks, size)
 
 
-def print_ask(costs: Mapping[str, Mapping[int, float]], sizes: Sequence[int]) -> None:
-    """Table of part "ask"."""
+def print_ask(
+    costs: Mapping[str, Mapping[int, float]],
+    sizes: Sequence[int],
+    title: str = "Ask, six suggests and tell in memory",
+) -> None:
+    """Table of parts "ask" and "models"."""
     header = ["ms per trial after", *(f"{n:,}" for n in sizes)]
     body = [
         [name, *(f"{of[n]:.2f}" if n in of else "" for n in sizes)] for name, of in costs.items()
     ]
-    _common.report("Ask, six suggests and tell in memory", _common.markdown(header, body))
+    _common.report(title, _common.markdown(header, body))
+
+
+def draw(costs: Mapping[str, Mapping[int, float]], output: Path) -> None:
+    """Picture of the same."""
+    figure = _common.curves(
+        {name: (list(of), list(of.values())) for name, of in costs.items()},
+        title="Processor time of ask, six suggests and tell, in memory",
+        x_title="finished trials",
+        y_title="ms per trial",
+        log_axes=True,
+        markers=costs,
+        peers=SAMPLERS.keys() - OURS.keys(),
+    )
+    _common.save(figure, output)
 
 
 def print_rebuild(studies: Mapping[str, optuna.Study]) -> None:
@@ -263,6 +308,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tpe-trials", type=number, default=1_000, help="largest size for TPE")
     parser.add_argument("--blocks", type=number, default=9, help="of which the median is taken")
     parser.add_argument("--block-size", type=number, default=20, help="trials in a block")
+    parser.add_argument("--models", nargs="+", choices=SAMPLERS, default=WITH_MODEL)
+    parser.add_argument("--model-sizes", type=number, nargs="+", default=[10, 100, 300, 1_000])
+    parser.add_argument("--model-trials", type=number, default=8, help="of which the mean is taken")
+    parser.add_argument(
+        "--give-up",
+        type=float,
+        default=2.0,
+        help="seconds per trial from which a sampler is not measured at larger sizes",
+    )
+    parser.add_argument("--model-output", type=Path, help="picture of part models")
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)
     parser.add_argument(
         "--warm-up", type=number, default=100, help="trials before the storage part"
@@ -281,18 +336,17 @@ def main() -> None:
         costs = ask(studies, sizes, given.tpe_trials, given.blocks, given.block_size)
         print_ask(costs, sizes)
         if given.output is not None:
-            figure = _common.curves(
-                {name: (list(of), list(of.values())) for name, of in costs.items()},
-                title="Processor time of ask, six suggests and tell, in memory",
-                x_title="finished trials",
-                y_title="ms per trial",
-                log_axes=True,
-                markers=costs,
-                peers=PEERS,
-            )
-            _common.save(figure, given.output)
+            draw(costs, given.output)
         if "rebuild" in given.parts:
             print_rebuild(studies)
+    if "models" in given.parts:
+        costs = models(
+            given.models, sorted(set(given.model_sizes)), given.model_trials, given.give_up
+        )
+        title = "Samplers with a model: ask, six suggests and tell in memory"
+        print_ask(costs, sorted(set(given.model_sizes)), title)
+        if given.model_output is not None:
+            draw(costs, given.model_output)
     if "storage" in given.parts:
         print_storage(given)
 

@@ -56,6 +56,18 @@ def test_the_command_measures_in_memory_and_draws(command: Command, tmp_path: Pa
     assert "SOO" in picture.read_text()
 
 
+def test_the_command_measures_samplers_with_a_model(command: Command, tmp_path: Path) -> None:
+    picture = tmp_path / "models.html"
+    (table,) = command(
+        "overhead.py", "--parts", "models", "--model-sizes", "20", "10", "--model-trials", "2",
+        "--models", "PartitionGP", "TPE", "--give-up", "0.0001", "--model-output", picture,
+    )  # fmt: skip
+    assert table["",] == ["ms per trial after", "10", "20"]
+    assert 0 < float(table["PartitionGP",][0]) < 10_000
+    assert table["PartitionGP",][1] == ""  # it took longer than 0.1 ms
+    assert "TPE" in picture.read_text()
+
+
 @pytest.mark.parametrize(
     "kinds",
     [

@@ -216,8 +216,10 @@ def test_a_failed_region_is_left() -> None:
     )
     study.optimize(crashes, n_trials=25)
     states = [t.state for t in study.trials]
-    assert states[-12:].count(TrialState.FAIL) <= 6
-    assert study.best_value < 1.3
+    # The best value lies at the edge of the region, and both of its sides are tried. A model that
+    # knew nothing of failures would go on beyond it for ever.
+    assert states[-12:].count(TrialState.FAIL) <= 8
+    assert study.best_value < 1.1
 
 
 def test_pruned_and_infinite_values_count() -> None:
