@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna_partition.core.box import Box
 from optuna_partition.core.cell import fits
-from optuna_partition.core.claim import Rank, Status, Trial, rank
+from optuna_partition.core.claim import WORST, Rank, Status, Trial, rank
 from optuna_partition.core.holdings import Holdings
 from optuna_partition.core.node import Guest, Sample
 from optuna_partition.core.points import Points
@@ -44,11 +44,14 @@ class Outcomes:
         self._is_given_up = is_given_up
         self._points: Points | None = None
         self._moved: set[Key] = set()
+        # Trials that have a value of their own, by key of the points.
+        self._known: dict[int, Trial] = {}
 
     def moved(self, number: int, *, claimed: bool) -> None:
         """Note that a trial has to be looked at again."""
         if self._points is not None:
             self._moved.add((number, claimed))
+            self._known.pop(_key(number, claimed=claimed), None)
 
     @property
     def points(self) -> Points:
@@ -58,7 +61,7 @@ class Outcomes:
             self._moved = {(number, True) for number in self._holdings()}.union(self._guests)
         for number, claimed in self._moved:
             where = self._where(number, claimed=claimed)
-            key = 2 * number + claimed
+            key = _key(number, claimed=claimed)
             if where is None:
                 self._points.drop(key)
             else:
@@ -68,11 +71,18 @@ class Outcomes:
 
     def trials(self) -> list[Trial]:
         """All trials that have not failed, by number."""
-        rows = zip(self.points.keys.tolist(), self.points.points.tolist(), strict=True)
-        found = [
-            Trial(tuple(point), *self._outcome(*divmod(key, 2))) for key, point in sorted(rows)
-        ]
+        points = self.points
+        rows = {key: row for row, key in enumerate(points.keys.tolist())}
+        found = [self._known.get(key) or self._trial(key, rows[key]) for key in sorted(rows)]
         return [trial for trial in found if trial.status is not Status.FAILED]
+
+    def _trial(self, key: int, row: int) -> Trial:
+        trial = Trial(tuple(self.points.points[row].tolist()), *self._outcome(*divmod(key, 2)))
+        # What else became of a trial can change with others: with what they share, or how often
+        # they fail.
+        if trial.status is Status.KNOWN and trial.rank != WORST:
+            self._known[key] = trial
+        return trial
 
     def _outcome(self, number: int, claimed: int) -> tuple[Status, Rank, float]:
         """Status, rank and variance of a trial that has a point."""
@@ -104,6 +114,10 @@ class Outcomes:
             if not fits(self._box, cell):
                 return None
         return self._box.middle(cell.levels, cell.index), _usable(held.status, found)
+
+
+def _key(number: int, *, claimed: bool) -> int:
+    return 2 * number + claimed
 
 
 def _usable(status: Status, found: Rank) -> float:

@@ -81,6 +81,10 @@ class GaussianProcess:
         explained = (self._halved(correlations.T) ** 2).sum(axis=0)
         return self.mean + correlations @ self.alpha, self._sd(explained)
 
+    def means(self, points: FloatArray) -> FloatArray:
+        """Mean of the function, (m,), at points (m, d): cheaper than `posterior`."""
+        return np.asarray(self.mean + self.kernel(points, self.points) @ self.alpha)
+
     def gradients(self, point: FloatArray) -> tuple[float, float, FloatArray, FloatArray]:
         """Mean, standard deviation, and the gradients, (d,) each, of both at a point (d,).
 

@@ -71,7 +71,7 @@ class ProcessProposer:
         pending = np.array([trial.point for trial in trials if trial.status is Status.PENDING])
         data = Data(variables, points, values, noise_of(values, variances))
         process = fit(data, self.prior).given(pending.reshape(-1, d))
-        means = process.posterior(points)[0]
+        means = process.means(points)
         order = np.argsort(np.where(np.isfinite(values), means, math.inf), kind="stable")
         improvement = LogExpectedImprovement(process, float(means.min()))
         region = _Region.around(box, variables, points[order[0]], level)
