@@ -121,7 +121,7 @@ class FloatAxis:
 
     def value(self, level: int, index: int) -> float:
         """Value at the cell's center."""
-        return self.at(self.middle(level, index))
+        return self.at((2 * index + 1) / (2 * 3**level))  # `middle`, asked for at every trial
 
     def middle(self, level: int, index: int) -> float:
         """Position of the cell's center."""
@@ -136,7 +136,7 @@ class FloatAxis:
         value = low * (1 - unit) + high * unit
         if self.log:
             value = math.exp(value)
-        return min(max(value, self.low), self.high)
+        return self.low if value < self.low else self.high if value > self.high else value
 
     def holds(self, value: Any) -> bool:
         """Whether the value is a number of the range."""
@@ -262,8 +262,8 @@ class GridAxis:
     def part(self, level: int, index: int, value: Any) -> int:
         """The run that holds the value."""
         k = self.values.index(value)
-        parts = _thirds(self, _run(self, level, index))
-        return next(number for number, part in enumerate(parts) if k < part.stop)
+        left, middle, _ = _thirds(self, level, index)
+        return 0 if k < left.stop else 1 if k < middle.stop else 2
 
     def interval(self, level: int, index: int) -> tuple[Fraction, Fraction]:
         """Edges as shares of the number of values."""
@@ -287,8 +287,10 @@ def _centered_run(axis: GridAxis, start: int, stop: int) -> _Run:
     return _Run(start, stop, min(max(math.floor(_position(axis, middle)), start), stop - 1))
 
 
-def _thirds(axis: GridAxis, run: _Run) -> tuple[_Run, _Run, _Run]:
+@functools.lru_cache(maxsize=1 << 15)
+def _thirds(axis: GridAxis, level: int, index: int) -> tuple[_Run, _Run, _Run]:
     """Left, middle and right part; the middle holds the center, the outer ones may be empty."""
+    run = _run(axis, level, index)
     low, high = _coordinate(axis, run.start), _coordinate(axis, run.stop)
     cuts = [round(_position(axis, low + (high - low) * k / 3)) for k in (1, 2)]
     first = max(run.start, min(cuts[0], run.center))
@@ -310,12 +312,12 @@ def _run(axis: GridAxis, level: int, index: int) -> _Run:
     if level == 0:
         return _centered_run(axis, 0, len(axis.values))
     parent, child = divmod(index, 3)
-    return _thirds(axis, _run(axis, level - 1, parent))[child]
+    return _thirds(axis, level - 1, parent)[child]
 
 
 @functools.lru_cache(maxsize=1 << 15)
 def _children(axis: GridAxis, level: int, index: int) -> tuple[int, ...]:
-    parts = _thirds(axis, _run(axis, level, index))
+    parts = _thirds(axis, level, index)
     return tuple(child for child, part in enumerate(parts) if part.stop > part.start)
 
 

@@ -57,10 +57,12 @@ def parent(box: Box, cell: Cell, axis: int) -> tuple[Cell, int]:
         raise ValueError(
             f"{cell} was never split along axis {axis}, expected a level of 1 or more."
         )
-    levels, index = list(cell.levels), list(cell.index)
-    levels[axis] -= 1
-    index[axis], number = divmod(index[axis], box.axes[axis].arity)
-    return Cell(tuple(levels), tuple(index)), number
+    levels, index = cell.levels, cell.index
+    above, number = divmod(index[axis], box.axes[axis].arity)
+    return Cell(
+        (*levels[:axis], levels[axis] - 1, *levels[axis + 1 :]),
+        (*index[:axis], above, *index[axis + 1 :]),
+    ), number
 
 
 def children(box: Box, cell: Cell, axis: int) -> tuple[tuple[Cell, bool], ...]:
@@ -130,6 +132,10 @@ def all_longest_sides(box: Box, cell: Cell) -> tuple[int, ...]:
 
 def one_longest_side(box: Box, cell: Cell) -> tuple[int, ...]:
     """The first axis of the longest sides: the children are known before they are evaluated."""
+    levels = cell.levels
+    k = levels.index(min(levels))
+    if box.axes[k].splittable(levels[k], cell.index[k]):  # nearly always
+        return (k,)
     for _, k in _by_length(box, cell):
         return (k,)
     return ()
@@ -142,7 +148,9 @@ def depth(box: Box, cell: Cell) -> int:
 
 def longest_side(box: Box, cell: Cell) -> int:
     """Longest side that can be split, in units of 3**-64 [Gablonsky and Kelley 2001]."""
-    return max((_side(cell.levels[k]) for k in splittable_axes(box, cell)), default=0)
+    for k in one_longest_side(box, cell):
+        return _side(cell.levels[k])
+    return 0
 
 
 def squared_diagonal(box: Box, cell: Cell) -> int:

@@ -48,7 +48,7 @@ class Leaves:
 
     def update(self, node: Node) -> None:
         """Look at the rank of a leaf again."""
-        if not node.known:
+        if not node.evaluation.known:
             if node.axes:
                 self._unknown.add(node)
             return

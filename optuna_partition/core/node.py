@@ -78,7 +78,7 @@ class Evaluation:
         axis: Axis of the split that made the cell; None for the root.
         divider: The node that was divided; None for the root.
         leaf: The leaf that the evaluation belongs to; None while the shape of a division is open.
-        samples: The trials that hold or held a claim on it.
+        held: The trials that hold or held a claim on it: nearly always one, which needs no tuple.
         adopted: Observations of the very same parameters.
         status: What they amount to.
         rank: Rank if the status is KNOWN.
@@ -88,7 +88,7 @@ class Evaluation:
     axis: int | None
     divider: Node | None
     leaf: Node | None = None
-    samples: tuple[Sample, ...] = ()
+    held: Sample | tuple[Sample, ...] = ()
     adopted: tuple[Guest, ...] = ()
     status: Status = Status.FAILED
     rank: Rank = field(default=WORST)
@@ -96,6 +96,15 @@ class Evaluation:
     def __repr__(self) -> str:
         """Short: nodes and evaluations point at each other."""
         return f"Evaluation({self.cell}, {self.axis}, {self.status}, {self.rank})"
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The trials that hold or held a claim on it."""
+        return self.held if isinstance(self.held, tuple) else (self.held,)
+
+    @samples.setter
+    def samples(self, samples: tuple[Sample, ...]) -> None:
+        self.held = samples[0] if len(samples) == 1 else samples
 
     @property
     def known(self) -> bool:
@@ -141,6 +150,10 @@ class Evaluation:
 
     def conclude(self, max_retries: int) -> None:
         """Draw the conclusion from all samples."""
+        held = self.held
+        if isinstance(held, Sample) and held.status is Status.KNOWN and not self.adopted:
+            self.status, self.rank = Status.KNOWN, held.rank
+            return
         values = self._values()
         if values:
             self.status, self.rank = Status.KNOWN, _mean(values)

@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from optuna_partition.core.cell import center, fits
-from optuna_partition.core.claim import Record, Status, same_values
+from optuna_partition.core.claim import Claim, Record, Status, same_values
 from optuna_partition.core.descent import place_of
-from optuna_partition.core.node import Evaluation, Guest
+from optuna_partition.core.node import Evaluation, Guest, Node
 from optuna_partition.core.shape import Shape
 
 
-def holders_of(shape: Shape, values: tuple[Any, ...], repeat: int | None) -> tuple[int, ...]:
-    """Trials that hold a repeat of a point, or any, and have not failed, ascending."""
-    guests, evaluations = found_at(shape, values)
+def holders_of(shape: Shape, claim: Claim) -> tuple[int, ...]:
+    """Trials that hold the point of a claim and have not failed, ascending."""
+    if claim.probe is not None:
+        values, repeat, place = tuple(shape.box.at(claim.probe.point).values()), None, None
+    else:
+        values, repeat = center(shape.box, claim.cell), claim.repeat
+        place = shape.leaves.at(claim.cell)  # the way down from the root is long
+    guests, evaluations = _found_in(shape, place or place_of(shape.box, shape.root, values), values)
     found = {guest.number for guest in guests if not guest.failed}
     for evaluation in evaluations:
         found.update(evaluation.holders(repeat))
@@ -31,7 +36,12 @@ def holders_of(shape: Shape, values: tuple[Any, ...], repeat: int | None) -> tup
 
 def found_at(shape: Shape, values: tuple[Any, ...]) -> tuple[list[Guest], list[Evaluation]]:
     """Guests and evaluations of the very parameters."""
-    place = place_of(shape.box, shape.root, values)
+    return _found_in(shape, place_of(shape.box, shape.root, values), values)
+
+
+def _found_in(
+    shape: Shape, place: Node, values: tuple[Any, ...]
+) -> tuple[list[Guest], list[Evaluation]]:
     guests = [g for g in place.guests if same_values(g.observation.values, values)]
     evaluations = [e for e in place.evaluations if same_values(center(shape.box, e.cell), values)]
     return guests, evaluations

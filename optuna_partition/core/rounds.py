@@ -1,4 +1,4 @@
-"""Which trials made their claims in which round, for rules that go on with the latest one."""
+"""Which trials made their claims in the latest round, for rules that go on with it."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ class Member:
 
 
 class Rounds:
-    """The trials of each round.
+    """The latest round and its trials; earlier ones are looked for when they are asked for.
 
     Args:
-        held: What each trial holds; it is looked at when the members of a round are asked for.
+        held: What each trial holds.
     """
 
     def __init__(self, held: Mapping[int, Sample | Record]) -> None:
         self._held = held
-        self._numbers: dict[int, tuple[int, ...]] = {}
         self._latest = 0
-        self._members: tuple[int, list[Member]] | None = None
+        self._numbers: set[int] = set()
+        self._members: list[Member] | None = None
+        self._shared: Round | None = None
 
     def add(self, number: int, round_: Round | None) -> None:
         """Take in a trial that holds a claim of a round."""
-        if round_ is None:
+        if round_ is None or round_.number < self._latest:
             return
-        self._numbers[round_.number] = (*self._numbers.get(round_.number, ()), number)
-        self._latest = max(self._latest, round_.number)
-        known = self._members
-        if known is None or known[0] != round_.number:
-            return
-        if known[1] and number > known[1][-1].number:
-            known[1].append(_member(number, self._held[number]))
+        if round_.number > self._latest:
+            self._latest, self._numbers, self._members = round_.number, set(), None
+        self._numbers.add(number)
+        members = self._members
+        if members and number > members[-1].number:
+            members.append(_member(number, self._held[number]))
         else:
             self._members = None
 
     def remove(self, number: int, round_: Round | None) -> None:
         """Leave out a trial that was added with this round."""
-        if round_ is None:
+        if round_ is None or round_.number < self._latest:
             return
         self._members = None
-        rest = tuple(n for n in self._numbers.pop(round_.number) if n != number)
-        if rest:
-            self._numbers[round_.number] = rest
-        elif round_.number == self._latest:
-            self._latest = max(self._numbers, default=0)
+        self._numbers.discard(number)
+        if not self._numbers:
+            others = {n: r.number for n in self._held if n != number and (r := self._round_of(n))}
+            self._latest = max(others.values(), default=0)
+            self._numbers = {n for n, latest in others.items() if latest == self._latest}
 
     def shared(self, round_: Round) -> Round:
-        """The equal round that the latest trial of the same number holds, if there is one."""
-        numbers = self._numbers.get(round_.number)
-        held = self._held[numbers[-1]] if numbers else None
-        return held.round if isinstance(held, Sample) and held.round == round_ else round_
+        """The equal round that was asked for last, or this one."""
+        if self._shared != round_:
+            self._shared = round_
+        return self._shared
 
     def moved(self) -> None:
         """Note that nodes have come into the tree or left it."""
@@ -83,10 +83,19 @@ class Rounds:
 
     def members(self, number: int) -> list[Member]:
         """The claims of a round, by trial number."""
-        if self._members is None or self._members[0] != number:
-            numbers = sorted(self._numbers.get(number, ()))
-            self._members = number, [_member(n, self._held[n]) for n in numbers]
-        return self._members[1]
+        if number != self._latest:
+            rounds = {n: r.number for n in self._held if (r := self._round_of(n))}
+            return self._made({n for n, of in rounds.items() if of == number})
+        if self._members is None:
+            self._members = self._made(self._numbers)
+        return self._members
+
+    def _made(self, numbers: set[int]) -> list[Member]:
+        return [_member(n, self._held[n]) for n in sorted(numbers)]
+
+    def _round_of(self, number: int) -> Round | None:
+        held = self._held[number]
+        return held.round if isinstance(held, Sample) else held.claim.round
 
 
 def _member(number: int, held: Sample | Record) -> Member:

@@ -151,7 +151,6 @@ class Shape:
             for number, record in claims.items():
                 evaluation = node.part_of(record.claim)
                 assert evaluation is not None
-                self.holdings.rounds.remove(number, record.claim.round)
                 self.join(number, record, evaluation)
             if not node.children:  # the values of several sides may have shaped it already
                 stack.extend(self._finish(node))

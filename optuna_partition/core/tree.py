@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from optuna_partition.core.box import Box
-from optuna_partition.core.cell import Cell, center, children, parent, root
+from optuna_partition.core.cell import Cell, children, parent, root
 from optuna_partition.core.claim import (
     Claim,
     Observation,
@@ -319,9 +319,7 @@ class Tree:
 
     def holders(self, claim: Claim) -> tuple[int, ...]:
         """Trials that hold the same point and have not failed, ascending."""
-        if claim.probe is not None:
-            return holders_of(self._shape, tuple(self.box.at(claim.probe.point).values()), None)
-        return holders_of(self._shape, center(self.box, claim.cell), claim.repeat)
+        return holders_of(self._shape, claim)
 
     def is_tried(self, values: tuple[Any, ...]) -> bool:
         """Whether somebody evaluates a point of the box, has done so, or has failed to."""
