@@ -132,13 +132,11 @@ def all_longest_sides(box: Box, cell: Cell) -> tuple[int, ...]:
 
 def one_longest_side(box: Box, cell: Cell) -> tuple[int, ...]:
     """The first axis of the longest sides: the children are known before they are evaluated."""
-    levels = cell.levels
-    k = levels.index(min(levels))
-    if box.axes[k].splittable(levels[k], cell.index[k]):  # nearly always
-        return (k,)
-    for _, k in _by_length(box, cell):
-        return (k,)
-    return ()
+    longest, least = -1, _FINEST + 1
+    for k, level in enumerate(cell.levels):
+        if level < least and box.axes[k].splittable(level, cell.index[k]):
+            longest, least = k, level
+    return () if longest < 0 else (longest,)
 
 
 def depth(box: Box, cell: Cell) -> int:

@@ -173,7 +173,7 @@ class Observation:
 
 def rank_of(violation: float, *values: float) -> Rank:
     """Rank of a known outcome; NaN counts as the worst feasible value."""
-    return violation, *[math.inf if math.isnan(value) else value for value in values]
+    return violation, *[math.inf if value != value else value for value in values]
 
 
 def rank(outcome: Record | Observation) -> Rank:

@@ -58,9 +58,9 @@ class Holdings:
         self._held[sample.number] = record
         self._waiting.setdefault(divided, {})[sample.number] = record
 
-    def take(self, divided: Cell) -> dict[int, Record]:
-        """The records that waited for a cell, and wait no longer."""
-        return self._waiting.pop(divided, {}) if self._waiting else {}
+    def take(self, divided: Cell) -> dict[int, Record] | None:
+        """The records that waited for a cell, and wait no longer; None if there are none."""
+        return self._waiting.pop(divided, None) if self._waiting else None
 
     def waiting(self) -> Iterator[tuple[int, Record]]:
         """All records that wait."""

@@ -18,6 +18,8 @@ from optuna_partition.core.claim import (
     rank,
 )
 
+_HAVE_VALUES = (Status.KNOWN, Status.SUBSTITUTED)
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Sample:
@@ -109,7 +111,7 @@ class Evaluation:
     @property
     def known(self) -> bool:
         """Whether there is a value; +inf counts, and so does one that stands for an evaluation."""
-        return self.status is Status.KNOWN or self.status is Status.SUBSTITUTED
+        return self.status in _HAVE_VALUES
 
     @property
     def count(self) -> int:
@@ -260,8 +262,7 @@ class Node:
 
 def sample_of(number: int, record: Record, evaluation: Evaluation) -> Sample:
     """The part of a record that an evaluation keeps."""
-    known = record.status in (Status.KNOWN, Status.SUBSTITUTED)
-    value = rank(record) if known else WORST
+    value = rank(record) if record.status in _HAVE_VALUES else WORST
     claim = record.claim
     return Sample(number, claim.repeat, claim.round, record.status, value, evaluation)
 

@@ -52,8 +52,8 @@ def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None
     Returns:
         A claim, or None if no evaluation is left to hand out.
     """
-    latest = max(tree.probes, default=None)
-    before = None if latest is None else tree.probes[latest].claim.probe
+    latest = next(tree.latest_probes(), None)
+    before = None if latest is None else latest.claim.probe
     is_turn = _is_turn(tree.count - (before.count if before else 0))
     return (trust_region_probe(tree) if is_turn else None) or rule(tree)
 
@@ -77,8 +77,7 @@ def _is_turn(waited: int) -> bool:
 def _width(tree: Tree) -> float:
     """Half-width of the trust region after the probes so far."""
     pending, width = 0, _FIRST_WIDTH
-    for number in sorted(tree.probes, reverse=True):
-        record = tree.probes[number]
+    for record in tree.latest_probes():
         probe = record.claim.probe
         assert probe is not None
         if probe.width == 0:

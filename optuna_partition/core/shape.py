@@ -143,7 +143,9 @@ class Shape:
             node = stack.pop()
             node.evaluation.leaf = node
             self.leaves.add(node)
-            waiting = self.holdings.take(node.cell)
+            waiting = self.holdings.take(node.cell) or {}
+            if not (waiting or node.guests):  # nearly always
+                continue
             claims = {n: r for n, r in waiting.items() if self.can_divide(node, r.claim)}
             if not claims and not self._is_full(node):
                 continue

@@ -16,9 +16,10 @@ evaluation. A *probe* is a claim on a point off the centers: a guest that ranks 
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from optuna_partition.core.box import Box
@@ -65,6 +66,7 @@ class Tree:
         self._shape = self._plant()
         self._guests: dict[tuple[int, bool], Guest] = {}
         self._probes: dict[int, Record] = {}
+        self._probe_numbers: list[int] = []  # ascending
         # Of the values of claims; few studies know any.
         self._variances: dict[int, float] = {}
         self._skips = Skips()
@@ -95,6 +97,7 @@ class Tree:
             return self._probe(number, record)
         if number in self._probes:
             del self._probes[number]
+            self._probe_numbers.remove(number)
             self._host(number, None, probe=True)
         held = holdings.of(number)
         if isinstance(held, Sample) and record is not None and _same_claim(held, record.claim):
@@ -166,6 +169,8 @@ class Tree:
         probe = record.claim.probe
         if probe is None or len(probe.point) != len(self.box.axes):
             return False
+        if number not in self._probes:
+            bisect.insort(self._probe_numbers, number)
         self._probes[number] = record
         values = tuple(self.box.at(probe.point).values())
         observation = Observation(
@@ -246,6 +251,10 @@ class Tree:
     def probes(self) -> Mapping[int, Record]:
         """Claims on points off the centers, and what became of them, by trial number."""
         return self._probes
+
+    def latest_probes(self) -> Iterator[Record]:
+        """Claims on points off the centers, and what became of them, the latest first."""
+        return map(self._probes.__getitem__, reversed(self._probe_numbers))
 
     @property
     def count(self) -> int:
@@ -365,7 +374,7 @@ class Tree:
 
     def owed_probe(self) -> Claim | None:
         """The earliest failed probe that is to be made once more."""
-        for _, record in sorted(self._probes.items(), key=lambda item: item[0]):
+        for record in map(self._probes.__getitem__, self._probe_numbers):
             if record.status is Status.FAILED and record.claim.probe is not None:
                 values = tuple(self.box.at(record.claim.probe.point).values())
                 if 0 < failures_at(self._shape, values) <= self._max_retries:

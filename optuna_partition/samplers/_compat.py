@@ -6,11 +6,13 @@ study's trials.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.samplers._base import _INDEPENDENT_SAMPLING_WARNING_TEMPLATE
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -26,6 +28,26 @@ def read_trials(study: Study) -> list[FrozenTrial]:
     The study's own cache is filled once a trial, so it misses what another worker has just written.
     """
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def refreshed(
+    study: Study, known: list[FrozenTrial], unfinished: Iterable[int]
+) -> list[FrozenTrial]:
+    """`read_trials`, given what it returned before and which of these trials had not finished.
+
+    The list may be the same one, brought up to date. In the memory of this process that costs a few
+    microseconds, and a copy of ten thousand references half a millisecond.
+    """
+    storage, study_id = storage_of(study)
+    if not known or not isinstance(storage, InMemoryStorage):
+        return read_trials(study)
+    for number in unfinished:
+        known[number] = storage.get_trial(known[number]._trial_id)
+    with contextlib.suppress(KeyError):  # there is no trial of this number yet
+        while True:
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, len(known))
+            known.append(storage.get_trial(trial_id))
+    return known
 
 
 def read_trial(study: Study, trial: FrozenTrial) -> FrozenTrial:

@@ -8,6 +8,7 @@ trisected (`TreeGeometry`), spheres that are decomposed (`FractalGeometry`), and
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -218,16 +219,28 @@ def _round_to_json(round_: Round) -> dict[str, Any]:
 
 
 def _round(found: Mapping[str, Any]) -> Round:
-    best, reach = found.get("best"), found.get("reach")
+    get = found.get
+    round_ = _plain_round(
+        found["round"], get("max_depth"), get("width"), get("best"), get("level"), get("reach")
+    )
+    selected = get("selected", ())
+    return dataclasses.replace(round_, selected=tuple(map(_cell, selected))) if selected else round_
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _plain_round(
+    number: Any, max_depth: Any, width: Any, best: Any, level: Any, reach: Any
+) -> Round:
+    """A round without its cells: many claims say the same of it."""
     if reach is not None and not 1 <= reach < math.inf:
         raise ValueError(f"reach is {reach!r}, expected a number of levels from 1")
     return Round(
-        _count(found["round"]),
-        _optional(found.get("max_depth"), _DEEPEST),
-        tuple(_cell(cell) for cell in found.get("selected", ())),
-        _optional(found.get("width"), _DEEPEST),
+        _count(number),
+        _optional(max_depth, _DEEPEST),
+        (),
+        _optional(width, _DEEPEST),
         None if best is None else float(best),
-        _optional(found.get("level"), _DEEPEST),
+        _optional(level, _DEEPEST),
         None if reach is None else float(reach),
     )
 

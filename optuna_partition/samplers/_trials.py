@@ -9,7 +9,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_partition.samplers._compat import read_trial, read_trials
+from optuna_partition.samplers._compat import read_trial, refreshed
 
 
 class Follower:
@@ -54,7 +54,7 @@ class Reader:
 
     def fresh(self, study: Study) -> list[FrozenTrial]:
         """All trials as the storage has them now, by number."""
-        self._trials = read_trials(study)  # a new list each time: it is brought up to date below
+        self._trials = refreshed(study, self._trials, self._follower.unfinished)
         self._follower.news(self._trials)
         self._told.intersection_update(self._follower.unfinished)
         self._served = None

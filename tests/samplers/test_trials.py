@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_partition import SOOSampler
 from optuna_partition.samplers import _trials
-from optuna_partition.samplers._compat import read_trials
+from optuna_partition.samplers._compat import read_trials, refreshed
 from optuna_partition.samplers._trials import Follower, Reader, is_stale
 
 Space = dict[str, BaseDistribution]
@@ -24,7 +24,7 @@ def new_trial(study: optuna.Study) -> FrozenTrial:
 
 @pytest.fixture
 def reads() -> Iterator[mock.Mock]:
-    with mock.patch.object(_trials, "read_trials", side_effect=read_trials) as counted:
+    with mock.patch.object(_trials, "refreshed", side_effect=refreshed) as counted:
         yield counted
 
 
