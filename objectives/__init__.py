@@ -13,6 +13,7 @@ from objectives.config import FineTuneConfig
 from objectives.search_space import HARD_LIMITS, HyperParameters, SearchSpace
 
 if TYPE_CHECKING:
+    from objectives.devices.team import LostDeviceError
     from objectives.finetune import (
         BaseResult,
         FinalComparison,
@@ -28,6 +29,7 @@ __all__ = [
     "FineTuneConfig",
     "FineTuneObjective",
     "HyperParameters",
+    "LostDeviceError",
     "OutOfMemoryError",
     "SearchSpace",
     "TrialResult",
@@ -37,6 +39,7 @@ _LAZY: Final = {
     "BaseResult": "objectives.finetune",
     "FinalComparison": "objectives.finetune",
     "FineTuneObjective": "objectives.finetune",
+    "LostDeviceError": "objectives.devices.team",
     "OutOfMemoryError": "objectives.memory",
     "TrialResult": "objectives.finetune",
 }

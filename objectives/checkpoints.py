@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from objectives.training import Estimate, LoraTraining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from objectives.timing import Stopwatch
     from objectives.training import ValidationReports
@@ -112,7 +112,7 @@ class Checkpoints(Callback):
     """Writes a run's checkpoints while it is trained, always between two optimizer steps.
 
     Args:
-        file: Where to.
+        file: Where to; None on the devices that only add their part to what the first one writes.
         training: The run.
         reports: Its reports.
         losses: What it has measured so far; the last one counts.
@@ -122,7 +122,7 @@ class Checkpoints(Callback):
 
     def __init__(
         self,
-        file: CheckpointFile,
+        file: CheckpointFile | None,
         *,
         training: LoraTraining,
         reports: ValidationReports,
@@ -138,22 +138,13 @@ class Checkpoints(Callback):
         self._every = every
         self._written = self._progress()
 
-    def resume(self, resumed: Callable[[int, Sequence[tuple[float, int]]], None]) -> None:
-        """Take the run to where the file says it was.
-
-        Args:
-            resumed: Called, if there is a file, with the number of samples seen and the reports
-                made until then.
-        """
-        state = self._file.load()
-        if state is None:
-            return
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take the run to where a file says it was."""
         self._training.resume(state["training"])
         self._reports.resume(state["reports"])
         self._losses.append(Estimate(*state["loss"]))
         self._clock.add(state["seconds"])
         self._written = self._progress()
-        resumed(self._training.samples_seen, self._reports.made)
 
     def on_train_batch_end(
         self,
@@ -172,14 +163,14 @@ class Checkpoints(Callback):
         self._written = self._progress()
         with self._clock.measure("save"):
             loss = self._losses[-1]
-            self._file.save(
-                {
-                    "training": self._training.state(),
-                    "reports": self._reports.state(),
-                    "loss": (loss.value, loss.stderr),
-                    "seconds": self._clock.seconds(),
-                }
-            )
+            state = {
+                "training": self._training.state(),
+                "reports": self._reports.state(),
+                "loss": (loss.value, loss.stderr),
+                "seconds": self._clock.seconds(),
+            }
+            if self._file is not None:
+                self._file.save(state)
 
     def _progress(self) -> int:
         return len(self._reports.made) if self._every is None else self._training.steps

@@ -19,6 +19,7 @@ Backend = Literal["litgpt", "peft"]
 Method = Literal["lora", "rslora", "dora", "adapter", "adapter_v2", "ia3"]
 Schedule = Literal["cosine", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
+Strategy = Literal["ddp", "fsdp"]
 Cost = Literal["trainable_parameters", "seconds"]
 
 
@@ -89,9 +90,15 @@ class FineTuneConfig:
         precision: Of base weights and arithmetic; adapter weights are fp32 always. "auto" is bf16
             on a GPU and fp32 on a CPU. "fp16" is for GPUs without bf16.
         device: "auto" is the first visible GPU if there is one.
-        memory_limit: Most memory in GB (1e9 bytes) that a run may need, base weights included; None
-            is what the device has left. A run whose estimate is above it even with single rows
-            fails before it starts.
+        devices: Devices that train one trial together: so many visible GPUs, or processes on a CPU.
+            They share the rows of every micro-batch, which changes a trial's value only by rounding
+            and by which inputs dropout drops. Models that fit on one GPU do best with one device a
+            trial, and a worker for each GPU.
+        strategy: What a device of several holds: with "ddp" the whole model; with "fsdp" its part
+            of the base weights, for models that are too large for one GPU.
+        memory_limit: Most memory in GB (1e9 bytes) that a run may need on each of its devices, base
+            weights included; None is what the device has left. A run whose estimate is above it
+            even with single rows fails before it starts.
         keep_adapters: How many adapters of a study are kept, those of its best trials.
         checkpoint_every: When a trial saves its state, from which it goes on after its process was
             killed: "report", after each report; a number of optimizer steps; or "never".
@@ -140,6 +147,8 @@ class FineTuneConfig:
     seed: int = 0
     precision: Precision = "auto"
     device: Device = "auto"
+    devices: int = 1
+    strategy: Strategy = "ddp"
     memory_limit: float | None = None
     keep_adapters: int = 1
     checkpoint_every: int | Literal["report", "never"] = "report"
@@ -205,6 +214,7 @@ class FineTuneConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {choices}.")
         self._check_method()
+        self._check_devices()
         self._check_tuple("targets")
         if not self.targets:
             raise ValueError(f"targets is empty, expected at least one of {TARGETS}.")
@@ -227,6 +237,24 @@ class FineTuneConfig:
             raise ValueError(
                 f"method is {self.method!r}, which has no {', '.join(searched)}; take them out of "
                 "the search: override(rank=8, alpha=16, dropout=0)."
+            )
+
+    def _check_devices(self) -> None:
+        if self.devices > self.micro_batch_size:
+            raise ValueError(
+                f"devices is {self.devices} and micro_batch_size is {self.micro_batch_size}, so "
+                "that some devices would have nothing to do; give a micro_batch_size of at least "
+                f"{self.devices}, or fewer devices."
+            )
+        if self.strategy == "fsdp" and self.devices == 1:
+            raise ValueError(
+                "strategy is 'fsdp', which divides the model among devices, and devices is 1; give "
+                "the number of devices, or strategy 'ddp'."
+            )
+        if self.strategy == "fsdp" and self.four_bit:
+            raise ValueError(
+                "strategy is 'fsdp', which can't divide the 4-bit weights of four_bit; give one of "
+                "them up."
             )
 
     def _check_tuple(self, name: str) -> None:
@@ -276,6 +304,7 @@ _LOWEST: Final = {
     "max_validation_samples": 1,
     "reports_per_epoch": 1,
     "keep_adapters": 1,
+    "devices": 1,
     "seed": 0,
     "split_seed": 0,
 }
@@ -303,6 +332,7 @@ _CHOICES: Final = {
         "backend": Backend,
         "method": Method,
         "schedule": Schedule,
+        "strategy": Strategy,
     }.items()
 }
 

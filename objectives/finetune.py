@@ -8,19 +8,20 @@ import json
 import logging
 import math
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-import torch
 from optuna import TrialPruned
 from optuna.trial import Trial
 
 from objectives.adapters import AdapterStore, check_writable, worth_keeping
 from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
-from objectives.checkpoints import CheckpointFile, Checkpoints, removed_at_the_end
+from objectives.checkpoints import CheckpointFile, removed_at_the_end
 from objectives.config import VALIDATION_LOSS
+from objectives.devices.crew import Crew
+from objectives.devices.sharding import divided_bytes
+from objectives.devices.team import LostDeviceError
 from objectives.export import check_export, export_tuned
 from objectives.footprint import Footprints
 from objectives.identity import register, run_key
@@ -34,20 +35,13 @@ from objectives.memory import (
 )
 from objectives.metric import cost, measured
 from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
+from objectives.running import Order, Run, report_points_of, seeded, validation_loss_untuned
 from objectives.search_space import HyperParameters
 from objectives.timing import Stopwatch
-from objectives.training import (
-    Estimate,
-    LoraTraining,
-    NonFiniteLossError,
-    ValidationReports,
-    estimated_loss,
-    fit,
-    report_points,
-)
+from objectives.training import Estimate, NonFiniteLossError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lightning.pytorch import Callback
     from optuna.study import Study
@@ -99,8 +93,8 @@ class TrialResult:
         tokens_per_second: Training tokens, without padding, per second of training.
         trainable_parameters: Numbers in the adapter.
         cost: The second objective, None if there is none.
-        micro_batch_size: The most rows that went through the model at once at the end of training;
-            fewer than configured where memory was short.
+        micro_batch_size: The most rows that went through the model at once at the end of training,
+            on all devices together; fewer than configured where memory was short.
     """
 
     value: float
@@ -135,6 +129,10 @@ class FineTuneObjective:
     sampler or pruner would otherwise compare a loss with a task's score. Optuna prunes no trials of
     studies with two objectives, so that nothing is reported there either.
 
+    With several `devices` this process leads: it alone knows of trials, scores and keeps adapters.
+    A process for each other device is started when it is first needed, and stays for all trials.
+    What fails there fails the trial here, and the next trial finds the devices ready again.
+
     Threads of one process must not run trials at once: they share torch's random generator.
 
     Args:
@@ -168,10 +166,25 @@ class FineTuneObjective:
         self._base_loss: Estimate | None = None
         self._base_scores: tuple[Score, ...] | None = None
         self._footprints: Footprints | None = None
+        self._crew: Crew | None = None
         self._loaded: Resources | None = resources or load_resources(config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaded": None, "_footprints": None, "_registered": set()}
+        ours: dict[str, Any] = {
+            "_loaded": None,
+            "_footprints": None,
+            "_crew": None,
+            "_registered": set(),
+        }
+        return self.__dict__ | ours
+
+    def close(self) -> None:
+        """End the processes of further devices now; else they end with this one.
+
+        They are started again when they are needed.
+        """
+        if self._crew is not None:
+            self._crew.close()
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -186,11 +199,7 @@ class FineTuneObjective:
     @property
     def report_points(self) -> tuple[int, ...]:
         """Numbers of samples seen at which the validation loss is measured, the last at the end."""
-        return report_points(
-            self.samples_per_trial // self.config.epochs,
-            epochs=self.config.epochs,
-            per_epoch=self.config.reports_per_epoch,
-        )
+        return report_points_of(self.config, self._resources())
 
     @property
     def samples_per_trial(self) -> int:
@@ -212,6 +221,7 @@ class FineTuneObjective:
             ValueError: If the trial's study was made with other settings or other data.
             optuna.TrialPruned: If the trial's pruner says so or the loss is no longer finite.
             OutOfMemoryError: If the run does not fit into memory.
+            LostDeviceError: If the process of another device fails.
         """
         if isinstance(trial, Trial):  # a FixedTrial belongs to no study
             self.register(trial.study)
@@ -234,6 +244,9 @@ class FineTuneObjective:
             raise
         except OutOfMemoryError as error:
             trial.set_user_attr("oom", True)
+            trial.set_user_attr("failure", str(error))
+            raise
+        except LostDeviceError as error:
             trial.set_user_attr("failure", str(error))
             raise
         finally:
@@ -280,6 +293,7 @@ class FineTuneObjective:
             ValueError: If a hyperparameter is unknown or outside its range.
             NonFiniteLossError: If the loss becomes infinite or NaN.
             OutOfMemoryError: If the run does not fit into memory.
+            LostDeviceError: If the process of another device fails.
         """
         checked = HyperParameters.from_mapping(parameters)
         self._untuned_loss()
@@ -405,8 +419,8 @@ class FineTuneObjective:
 
     def _compared(self, scorer: Scorer, adapter: str | Path) -> FinalComparison:
         tokenizer = self._resources().backend.tokenizer
-        base = scorer(self._untuned().scoring_model(), tokenizer)
-        return FinalComparison(base, scorer(self.load_tuned(adapter), tokenizer))
+        base = scorer(self._on_device(self._untuned().scoring_model()), tokenizer)
+        return FinalComparison(base, scorer(self._on_device(self.load_tuned(adapter)), tokenizer))
 
     def load_tuned(self, adapter: str | Path) -> Any:
         """The base model with an adapter from disk, called like a model of transformers."""
@@ -422,11 +436,14 @@ class FineTuneObjective:
 
     def _untuned_loss(self) -> Estimate:
         if self._base_loss is None:
-            loaded = self._resources()
-            self._base_loss = estimated_loss(
-                self._untuned(), loaded.validation, dtype=loaded.recipe.dtype
-            )
+            with self._devices().on(Order()) as team:
+                self._base_loss = validation_loss_untuned(self._resources(), team)
         return self._base_loss
+
+    def _devices(self) -> Crew:
+        if self._crew is None:
+            self._crew = Crew(self.config, self._resources())
+        return self._crew
 
     def _train(
         self,
@@ -438,9 +455,16 @@ class FineTuneObjective:
     ) -> tuple[AdaptedModel, TrialResult]:
         with clock.measure("build"):
             rows = self._fitting_rows(parameters)
+            order = Order(
+                parameters=parameters,
+                rows=rows,
+                untuned=self._untuned_loss(),
+                state=None if file is None else file.load(),
+                checkpoints=file is not None,
+            )
         try:
-            with _seeded(self.config.seed, self._resources().device):
-                return self._train_seeded(parameters, report, clock, rows, file, resumed)
+            with seeded(self.config.seed, self._resources().device):
+                return self._train_seeded(parameters, order, report, clock, file, resumed)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -458,15 +482,18 @@ class FineTuneObjective:
 
         Args:
             parameters: Hyperparameters by name; those left out take their defaults.
-            micro_batch_size: Rows at once; by default those of the configuration.
+            micro_batch_size: Rows at once, on all devices together; by default those of the
+                configuration.
+
+        Returns:
+            The memory of the first device, which has no less to do than the others.
 
         Raises:
             ValueError: If a hyperparameter is unknown or outside its range.
         """
         checked = HyperParameters.from_mapping(parameters)
-        return self._estimated(
-            self._footprint(checked), micro_batch_size or self.config.micro_batch_size
-        )
+        rows = -(-(micro_batch_size or self.config.micro_batch_size) // self.config.devices)
+        return self._estimated(self._footprint(checked), rows)
 
     def _estimated(self, needed: Footprint, rows: int) -> MemoryEstimate:
         return needed.estimate(self._resources().train, rows=rows, optimizer=self.config.optimizer)
@@ -480,8 +507,12 @@ class FineTuneObjective:
                 packed=self.config.packing,
                 checkpointing=self.config.activation_checkpointing,
             )
-        with _seeded(self.config.seed, loaded.device):
-            return self._footprints.at(parameters.rank, dropout=parameters.dropout)
+        with seeded(self.config.seed, loaded.device):
+            found = self._footprints.at(parameters.rank, dropout=parameters.dropout)
+        if self.config.strategy == "fsdp":
+            held = divided_bytes(self._untuned(), self.config.devices)
+            return dataclasses.replace(found, frozen=held)
+        return found
 
     def _bare_network(self, rank: int, dropout: float, checkpointing: bool) -> AdaptedModel:
         spec = adapter_spec(self.config, rank=rank, dropout=dropout)
@@ -490,16 +521,14 @@ class FineTuneObjective:
         )
 
     def _fitting_rows(self, parameters: HyperParameters) -> int:
-        """The micro-batch size, or a half, a quarter, ... of it that fits into memory.
+        """This device's rows of a micro-batch, or a half, a quarter, ... of them that fit.
 
         Raises:
             OutOfMemoryError: If one row does not fit.
         """
-        needed, rows = self._footprint(parameters), self.config.micro_batch_size
-        limit = self.config.memory_limit
-        most = needed.frozen + available_memory(self._resources().device)
-        if limit is not None:
-            most = int(limit * 1e9)
+        devices, limit = self.config.devices, self.config.memory_limit
+        needed, rows = self._footprint(parameters), -(-self.config.micro_batch_size // devices)
+        most = self._available(needed) if limit is None else int(limit * 1e9)
         while (estimate := self._estimated(needed, rows)).total > most:
             if rows == 1:
                 raise OutOfMemoryError(
@@ -510,50 +539,39 @@ class FineTuneObjective:
             rows //= 2
         return rows
 
+    def _available(self, needed: Footprint) -> int:
+        """Bytes of the device that a run may fill, those of its base weights among them."""
+        device = self._resources().device
+        left = available_memory(device)
+        if device.type == "cpu":  # which all processes share
+            left //= self.config.devices
+        # Divided weights are brought there for each run, others are there.
+        return left if self.config.strategy == "fsdp" else left + needed.frozen
+
     def _train_seeded(
         self,
         parameters: HyperParameters,
+        order: Order,
         report: Callable[[float, int], None] | None,
         clock: Stopwatch,
-        rows: int,
         file: CheckpointFile | None,
         resumed: Callable[[int, Sequence[tuple[float, int]]], None],
     ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
-        with clock.measure("build"):
-            network = self._network(parameters)
-            training = LoraTraining(
-                network,
-                loaded.train,
-                parameters=parameters,
-                recipe=loaded.recipe,
-                clock=clock,
-                rows=rows,
-            )
-        losses = [self._untuned_loss()]
-        reports = self._reports(network, report, clock, losses)
-        callbacks: list[Callback] = [reports, *self._callbacks]
-        if file is not None:
-            every = self.config.checkpoint_every
-            checkpoints = Checkpoints(
-                file,
-                training=training,
-                reports=reports,
-                losses=losses,
-                clock=clock,
-                every=every if isinstance(every, int) else None,
-            )
-            checkpoints.resume(resumed)
-            callbacks.insert(1, checkpoints)
-        fit(training, loaded.train[training.position :], callbacks=callbacks)
+        with self._devices().on(order) as team:
+            run = Run(self.config, loaded, order, team=team, clock=clock, report=report, file=file)
+            if order.state is not None:
+                resumed(run.samples_seen, run.reports.made)
+            outcome = run.carry_out(self._callbacks)
+        network = outcome.network
         with clock.measure("score"):
             scores = self._score(network)
-        measure = measured(self.config, losses[-1], scores)
+        measure = measured(self.config, outcome.loss, scores)
         seconds = clock.seconds()
         size = network.trainable_parameters()
         return network, TrialResult(
             value=measure.value,
-            val_loss=reports.loss,
+            val_loss=outcome.loss.value,
             stderr=measure.stderr,
             scores=scores,
             parameters=parameters,
@@ -561,39 +579,7 @@ class FineTuneObjective:
             tokens_per_second=sum(batch.tokens for batch in loaded.train) / seconds["train"],
             trainable_parameters=size,
             cost=cost(self.config, seconds=seconds, parameters=size),
-            micro_batch_size=training.rows,
-        )
-
-    def _network(self, parameters: HyperParameters) -> AdaptedModel:
-        return self._resources().backend.adapt(
-            adapter_spec(
-                self.config,
-                rank=parameters.rank,
-                alpha=parameters.alpha,
-                dropout=parameters.dropout,
-            )
-        )
-
-    def _reports(
-        self,
-        network: AdaptedModel,
-        report: Callable[[float, int], None] | None,
-        clock: Stopwatch,
-        losses: list[Estimate],
-    ) -> ValidationReports:
-        """Reports of a run, which put what they measure into `losses`."""
-        loaded = self._resources()
-
-        def validate() -> float:
-            with clock.measure("validate"):
-                losses.append(estimated_loss(network, loaded.validation, dtype=loaded.recipe.dtype))
-            return losses[-1].value
-
-        return ValidationReports(
-            at=self.report_points,
-            validate=validate,
-            initial=losses[-1].value,
-            report=report,
+            micro_batch_size=min(outcome.rows * self.config.devices, self.config.micro_batch_size),
         )
 
     def _reporter(self, trial: BaseTrial) -> Callable[[float, int], None] | None:
@@ -633,7 +619,11 @@ class FineTuneObjective:
         loaded = self._resources()
         if loaded.scorer is None:
             return ()
-        return loaded.scorer(network.scoring_model(), loaded.backend.tokenizer)
+        return loaded.scorer(self._on_device(network.scoring_model()), loaded.backend.tokenizer)
+
+    def _on_device(self, model: Any) -> Any:
+        """A model for scoring; it waits on the CPU if its weights are divided for training."""
+        return model.to(self._resources().device) if self.config.strategy == "fsdp" else model
 
     def _parameters_of(self, suggested: Mapping[str, Number]) -> HyperParameters:
         return HyperParameters.from_mapping({**self.search_space.fixed, **suggested})
@@ -674,14 +664,6 @@ class FineTuneObjective:
             value=result.value,
             export=network.export,
         )
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from fresh generators and put the old ones back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from objectives.data import IGNORE, Batch
+from objectives.devices.sharding import layers
 from objectives.memory import gigabytes
 from objectives.training import summed_loss
 
@@ -172,12 +173,12 @@ class Footprints:
         found = footprint(network, dtype=self._dtype, packed=self._packed)
         if not self._checkpointing:
             return found
-        layers = number_of_layers(network)
+        number = len(layers(network))
         del network
         whole = footprint(
             self._build(rank, 0.5 * drops, False), dtype=self._dtype, packed=self._packed
         )
-        return checkpointed(found, whole, layers=layers)
+        return checkpointed(found, whole, layers=number)
 
 
 def checkpointed(inputs: Footprint, whole: Footprint, *, layers: int) -> Footprint:
@@ -194,12 +195,6 @@ def checkpointed(inputs: Footprint, whole: Footprint, *, layers: int) -> Footpri
         for name in names
     }
     return replace(inputs, **given)
-
-
-def number_of_layers(network: AdaptedModel) -> int:
-    """Length of the model's longest list of modules, which is that of its layers."""
-    modules = cast("nn.Module", network).modules()
-    return max(len(module) for module in modules if isinstance(module, nn.ModuleList))
 
 
 def _probe(length: int, targets: int, module: nn.Module, packed: bool) -> Batch:

@@ -48,6 +48,8 @@ _NO_MATTER: Final = (
     "checkpoint_every",
     "keep_adapters",
     "device",
+    "devices",
+    "strategy",
 )
 
 
@@ -172,5 +174,6 @@ def run_key(
         data: Fingerprints of the records.
         device: Where it is trained.
     """
-    parts = [identity(config), parameters.as_dict(), dict(data), device.type, torch.__version__]
+    where = [device.type, config.devices, config.strategy, torch.__version__]
+    parts = [identity(config), parameters.as_dict(), dict(data), *where]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

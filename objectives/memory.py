@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import torch
 
+from objectives.devices.team import RunError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,7 +19,7 @@ _Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(RunError):
     """A run does not fit into memory."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from objectives.data.records import Record
     from objectives.models.backend import Backend
     from objectives.scoring import Scorer
+
+_LAUNCHED: Final = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
         ValueError: If the model, a data file or a task can't be used, or the search space allows
             a rank above the size of an adapted layer, or tuning and test tasks share a question.
     """
-    device = _device(config.device)
+    device = device_of(config)
     if config.optimizer == "adamw_8bit":
         check_bitsandbytes("optimizer is 'adamw_8bit'")
     recipe = Recipe(
@@ -85,7 +89,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
     )
     style = prompt_style(config.prompt_style)
     train, validation = _records(config)
-    backend = _backend(config, recipe.dtype, device)
+    backend = load_backend(config, recipe.dtype, device)
     backend.check(adapter_spec(config, rank=int(config.space().highest("rank"))))
     scorer = make_scorer(config, config.tasks, limit=config.question_limit, ids=config.question_ids)
     test_scorer = make_scorer(
@@ -137,12 +141,23 @@ def adapter_spec(
     )
 
 
-def _backend(config: FineTuneConfig, dtype: torch.dtype, device: torch.device) -> Backend:
+def load_backend(config: FineTuneConfig, dtype: torch.dtype, device: torch.device) -> Backend:
+    """Read the base weights.
+
+    Args:
+        config: Names them.
+        dtype: Their type in memory.
+        device: Where models are trained. Weights that are to be divided among devices wait on the
+            CPU, as they may be too large for one.
+    """
+    place_of_weights = torch.device("cpu") if config.strategy == "fsdp" else device
     if config.backend == "litgpt":
-        return LitGPTBackend(place(load_base_model(config.model, dtype=dtype), device))
+        return LitGPTBackend(place(load_base_model(config.model, dtype=dtype), place_of_weights))
     if config.four_bit:
         check_bitsandbytes("four_bit is set")
-    return load_peft_backend(config.model, dtype=dtype, device=device, four_bit=config.four_bit)
+    return load_peft_backend(
+        config.model, dtype=dtype, device=place_of_weights, four_bit=config.four_bit
+    )
 
 
 def _training_batches(
@@ -240,12 +255,34 @@ def check_held_out(scorer: Scorer | None, test_scorer: Scorer | None) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
+def device_of(config: FineTuneConfig, *, index: int = 0) -> torch.device:
+    """Where a process of a trial trains.
+
+    Args:
+        config: Names the kind of device, and how many train together.
+        index: Which of them it is.
+
+    Raises:
+        ValueError: If there are not so many, or a launcher has started several processes.
+    """
+    if config.devices > 1 and _LAUNCHED in os.environ:
+        raise ValueError(
+            f"devices is {config.devices}, but torchrun has started this process; start it without "
+            "a launcher, as the objective starts a process for each device itself."
+        )
+    name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        return torch.device(name)
+    if not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch sees no GPU; give 'cpu' or 'auto'.")
-    return torch.device(name)
+    if config.devices > torch.cuda.device_count():
+        raise ValueError(
+            f"devices is {config.devices}, but torch sees {torch.cuda.device_count()} of this "
+            "machine's GPUs; give no more than that, or set CUDA_VISIBLE_DEVICES."
+        )
+    return torch.device(name, index)
 
 
 def _dtype(precision: Precision, device: torch.device) -> torch.dtype:

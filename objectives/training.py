@@ -9,7 +9,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from objectives.data import IGNORE
+from objectives.devices.team import RunError, Team
 from objectives.memory import halving
 from objectives.optimization import Recipe, learning_rate_factor, make_optimizer
 from objectives.timing import Stopwatch
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from objectives.models.backend import AdaptedModel
     from objectives.search_space import HyperParameters
 
+_Result = TypeVar("_Result")
 
-class NonFiniteLossError(RuntimeError):
+
+class NonFiniteLossError(RunError):
     """The loss became infinite or NaN; the run can't recover."""
 
 
@@ -76,35 +79,84 @@ def mean_loss(
     return estimated_loss(network, batches, dtype=dtype).value
 
 
-@torch.inference_mode()
 def estimated_loss(
-    network: AdaptedModel, batches: Sequence[Batch], *, dtype: torch.dtype = torch.float32
+    network: AdaptedModel,
+    batches: Sequence[Batch],
+    *,
+    dtype: torch.dtype = torch.float32,
+    team: Team | None = None,
 ) -> Estimate:
     """Cross-entropy in nats per target over all batches, without dropout.
 
     The standard error is that of a ratio of two sums over records, the losses and the numbers of
     targets [Cochran 1977, eq. 6.4]: targets of one record are not independent, records are. Rows
     of packed batches count as records.
+
+    Args:
+        network: The model; the batches must be on its device.
+        batches: Those of all devices.
+        dtype: Of matrix products.
+        team: Devices that share the rows; all get the same result.
     """
-
-    def measured(at_once: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        pieces = (piece for batch in batches for piece in batch.pieces(at_once))
-        return [_row_losses(network, piece, dtype) for piece in pieces]
-
-    training = network.training
-    network.train(False)
-    try:
-        rows = halving(measured, size=max(batch.rows for batch in batches))
-    finally:
-        network.train(training)
-    losses = torch.cat([losses for losses, _ in rows]).double()
-    targets = torch.cat([targets for _, targets in rows]).double()
+    team = team or Team()
+    losses, targets = _all_row_losses(network, batches, dtype, team)
     mean = losses.sum() / targets.sum()
     number = len(losses)
     if number == 1:
         return Estimate(mean.item(), math.nan)
     spread = ((losses - mean * targets) ** 2).sum() * number / (number - 1)
     return Estimate(mean.item(), (spread.sqrt() / targets.sum()).item())
+
+
+def _all_row_losses(
+    network: AdaptedModel, batches: Sequence[Batch], dtype: torch.dtype, team: Team
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and numbers of targets of all rows in order, whichever device computes them."""
+
+    def measured(at_once: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        pieces = (piece for batch in batches for piece in team.pieces(batch, at_once))
+        found = [(_row_losses(network, piece, dtype), counts) for piece, counts in pieces]
+        return [losses for losses, counts in found if counts]
+
+    size = max(batch.rows for batch in batches)
+    device = batches[0].input_ids.device
+    found = torch.zeros((2, sum(batch.rows for batch in batches)), device=device).double()
+    with _evaluating(network, team), _computing(team):
+        rows = _attempt(team, measured, size=-(-size // team.size))
+        if rows:
+            own = torch.stack([torch.cat(column) for column in zip(*rows, strict=True)])
+            found[:, team.rows(batches).to(device)] = own.double()
+    team.add_up(found)
+    return found[0], found[1]
+
+
+@contextmanager
+def _evaluating(network: AdaptedModel, team: Team) -> Iterator[None]:
+    """Without dropout and gradients."""
+    training = network.training
+    network.train(False)
+    # What divided weights are gathered into is used again in training, where it may not be tensors
+    # of the inference mode.
+    try:
+        with torch.no_grad() if team.divided else torch.inference_mode():
+            yield
+    finally:
+        network.train(training)
+
+
+@contextmanager
+def _computing(team: Team) -> Iterator[None]:
+    """Keep an exception for the others, unless they are in a pass together with this device."""
+    if team.divided:
+        yield
+        return
+    with team.deferring():
+        yield
+
+
+def _attempt(team: Team, attempt: Callable[[int], _Result], *, size: int) -> _Result:
+    """As `halving`; once where the base weights are divided, as all devices compute in step."""
+    return attempt(size) if team.divided else halving(attempt, size=size)
 
 
 def _row_losses(
@@ -129,11 +181,14 @@ class LoraTraining(LightningModule):
     the gradient is the same, as it is a sum over rows. Its window begins anew, because a backward
     pass that was cut off has left a part of its gradient.
 
+    With several devices each has its share of the rows of every micro-batch; their gradients are
+    summed once an optimizer step. Adapter weights are the same on all of them at all times.
+
     Attributes:
         position: Micro-batches so far.
         samples_seen: Training samples so far.
         steps: Optimizer steps so far.
-        rows: The most rows that go through the model at once.
+        rows: The most rows that go through the model at once on this device.
     """
 
     def __init__(
@@ -145,6 +200,7 @@ class LoraTraining(LightningModule):
         recipe: Recipe | None = None,
         clock: Stopwatch | None = None,
         rows: int | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -161,6 +217,7 @@ class LoraTraining(LightningModule):
         self._hyper = parameters
         self._recipe = recipe or Recipe()
         self._clock = clock or Stopwatch()
+        self._team = team or Team()
         width = parameters.grad_batches
         starts = range(0, len(batches), width)
         self._window_tokens = [
@@ -190,19 +247,19 @@ class LoraTraining(LightningModule):
             "position": self.position,
             "samples_seen": self.samples_seen,
             "steps": self.steps,
-            "rows": self.rows,
             "weights": [parameter.detach() for parameter in self._trained],
             "optimizer": optimizer.optimizer.state_dict(),
             "schedule": schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "random": random_state(self._trained[0].device),
+            "devices": self._team.gather((self.rows, random_state(self._trained[0].device))),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`: `fit` is to be given the micro-batches from `position` on."""
         self._resumed = state
-        for name in ("position", "samples_seen", "steps", "rows"):
+        for name in ("position", "samples_seen", "steps"):
             setattr(self, name, state[name])
+        self.rows, _ = state["devices"][self._team.index]
 
     @torch.no_grad()
     def on_train_start(self) -> None:
@@ -217,7 +274,8 @@ class LoraTraining(LightningModule):
         schedule.load_state_dict(state["schedule"])
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
-        set_random_state(state["random"])
+        _, random = state["devices"][self._team.index]
+        set_random_state(random)
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """Add the gradient of one micro-batch; step when its window is complete."""
@@ -226,7 +284,9 @@ class LoraTraining(LightningModule):
             if not self._window:
                 self._window_start = random_state(batch.input_ids.device)
             self._window.append(batch)
-            halving(self._accumulate, size=self.rows)
+            if not self._team.given_up:
+                with _computing(self._team):
+                    _attempt(self._team, self._accumulate, size=self.rows)
             self.position += 1
             self.samples_seen += batch.samples
             if len(self._window) == self._hyper.grad_batches or self.position == self._end:
@@ -244,19 +304,33 @@ class LoraTraining(LightningModule):
             set_random_state(self._window_start)
         tokens = self._window_tokens[self.position // self._hyper.grad_batches]
         for batch in batches:
-            for piece in batch.pieces(rows):
-                self._add_gradient(piece, tokens)
+            for piece, counts in self._team.pieces(batch, rows):
+                self._add_gradient(piece, tokens if counts else math.inf)
 
-    def _add_gradient(self, batch: Batch, tokens: int) -> None:
-        loss = summed_loss(self._network[0], batch, dtype=self._recipe.dtype) / tokens
+    def _add_gradient(self, batch: Batch, divisor: float) -> None:
+        loss = summed_loss(self._network[0], batch, dtype=self._recipe.dtype) / divisor
         if not math.isfinite(loss.item()):
-            raise NonFiniteLossError(
-                f"The training loss became {loss.item()} after {self.samples_seen} samples; "
-                "the learning rate is too high for these hyperparameters."
+            self._team.fail(
+                NonFiniteLossError(
+                    f"The training loss became {loss.item()} after {self.samples_seen} samples; "
+                    "the learning rate is too high for these hyperparameters."
+                )
             )
         self.manual_backward(self._scaler.scale(loss))
 
+    def _sum_gradients(self) -> None:
+        if self._team.size == 1:
+            return
+        for parameter in self._trained:
+            if parameter.grad is None:  # there was no row for this device
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [cast("torch.Tensor", parameter.grad) for parameter in self._trained]
+        total = torch.nn.utils.parameters_to_vector(gradients)
+        self._team.add_up(total)
+        torch.nn.utils.vector_to_parameters(total, gradients)
+
     def _step(self) -> None:
+        self._sum_gradients()
         optimizer, schedule = self._optimizer()
         # A fused optimizer takes the scale itself, which Lightning's wrapper does not pass on.
         wrapped = cast("Optimizer", optimizer)  # at run time a subclass of what it wraps
@@ -324,6 +398,7 @@ class ValidationReports(Callback):
         validate: Computes the loss of the network as it is.
         initial: The loss before the first step.
         report: Called with each loss and the number of samples; may raise to stop the run.
+        team: The run's devices: what stops one stops all.
 
     Attributes:
         loss: The last loss measured.
@@ -337,11 +412,13 @@ class ValidationReports(Callback):
         validate: Callable[[], float],
         initial: float,
         report: Callable[[float, int], None] | None = None,
+        team: Team | None = None,
     ) -> None:
         self.loss = initial
         self._pending = list(at)
         self._validate = validate
         self._report = report
+        self._team = team or Team()
         self._steps_measured = 0
         self.made: list[tuple[float, int]] = []
 
@@ -374,16 +451,22 @@ class ValidationReports(Callback):
         if pl_module.steps != self._steps_measured:  # else the weights are still the same
             self._measure(pl_module)
         self.made.append((self.loss, pl_module.samples_seen))
+        self._team.together(lambda: self._tell(pl_module.samples_seen))
+
+    def _tell(self, samples: int) -> None:
         if self._report is not None:
-            self._report(self.loss, pl_module.samples_seen)
+            self._report(self.loss, samples)
 
     def _measure(self, module: LoraTraining) -> None:
         loss = self._validate()
         if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The validation loss became {loss} after {module.samples_seen} samples; "
-                "the learning rate is too high for these hyperparameters."
+            self._team.fail(
+                NonFiniteLossError(
+                    f"The validation loss became {loss} after {module.samples_seen} samples; "
+                    "the learning rate is too high for these hyperparameters."
+                )
             )
+        self._team.agree()
         self.loss = loss
         self._steps_measured = module.steps
 
@@ -414,11 +497,12 @@ def fit(
         NonFiniteLossError: If the loss becomes infinite or NaN.
         KeyboardInterrupt: On Ctrl-C, so that a study stops.
     """
-    on_gpu = batches[0].input_ids.device.type == "cuda"
+    device = batches[0].input_ids.device
+    on_gpu = device.type == "cuda"
     with _quiet(), _interruptible():
         trainer = Trainer(
             accelerator="gpu" if on_gpu else "cpu",
-            devices=1,
+            devices=[device.index or 0] if on_gpu else 1,
             max_epochs=1,
             precision="32-true",  # the loss function chooses the precision itself
             logger=False,
@@ -427,8 +511,9 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             callbacks=list(callbacks),
-            # One trial is one process, also when Slurm or another launcher started several of
-            # them, each for a trial of its own; Lightning would try to join them.
+            # A loop is of one device: others of the same run have theirs in processes of their own.
+            # When Slurm or another launcher started several processes, each is for a trial of its
+            # own; Lightning would try to join them.
             plugins=[LightningEnvironment()],
         )
         trainer.fit(module, train_dataloaders=_Stream(batches))

@@ -67,11 +67,22 @@ class Batch:
         """The batch in parts of at most `rows` rows, each no wider than its longest row."""
         if rows >= self.rows:
             return (self,)
-        return tuple(self._piece(start, start + rows) for start in range(0, self.rows, rows))
+        starts = range(0, self.rows, rows)
+        return tuple(self._part(slice(start, start + rows)) for start in starts)
 
-    def _piece(self, start: int, stop: int) -> Batch:
-        lengths = self.lengths[start:stop]
-        part = (slice(start, stop), slice(max(lengths)))
+    def every(self, step: int, *, start: int) -> Batch | None:
+        """Each `step`-th row from `start` on, no wider than the longest; None without rows.
+
+        Rows of a batch may stand in the order of their lengths, so that all starts have about as
+        much to compute.
+        """
+        if step == 1 and start == 0:
+            return self
+        return self._part(slice(start, None, step)) if start < self.rows else None
+
+    def _part(self, rows: slice) -> Batch:
+        lengths = self.lengths[rows]
+        part = (rows, slice(max(lengths)))
         targets = self.targets[part]
         documents = None if self.documents is None else self.documents[part]
         samples = len(lengths) if documents is None else int(documents.amax(dim=1).sum())

@@ -192,8 +192,12 @@ class _AsTransformers(nn.Module):
         super().__init__()
         self.adapted = adapted
         self.config = adapted.base.hf_config
-        self.device = adapted.base.state_dict["lm_head.weight"].device
         self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
 
     def tie_weights(self) -> None:
         """Called by lm-eval; the base weights are tied already if they are at all."""

@@ -94,8 +94,8 @@ def storage_url(config: FineTuneConfig, settings: StudySettings) -> str:
 def run_trials(tuning: Tuning) -> None:
     """Run the trials that are left.
 
-    Out-of-memory errors are failed trials; after five failures in a row the study stops, which
-    `Progress.gave_up` says.
+    Out-of-memory errors and failures on other devices are failed trials; after five failures in a
+    row the study stops, which `Progress.gave_up` says.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C.
@@ -112,11 +112,15 @@ def run_trials(tuning: Tuning) -> None:
     )
     shared = dataclasses.replace(settings, storage=storage_url(tuning.config, settings), workers=1)
     try:
-        with quiet(), start_workers(settings.workers - 1, _work, tuning.config, shared):
+        more = settings.workers - 1
+        with (
+            quiet(),
+            start_workers(more, _work, tuning.config, shared, devices=tuning.config.devices),
+        ):
             study.optimize(
                 objective,
                 timeout=settings.timeout,
-                catch=(MemoryError, objectives.OutOfMemoryError),
+                catch=(MemoryError, objectives.OutOfMemoryError, objectives.LostDeviceError),
                 callbacks=[
                     tuning.progress,
                     # Counts the trials of all workers: together they make as many as asked.

@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from objectives.environment import environment
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
@@ -21,7 +23,9 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def start_workers(number: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+def start_workers(
+    number: int, work: Callable[..., None], *arguments: Any, devices: int = 1
+) -> Iterator[None]:
     """Run `work(*arguments)` in processes of their own as long as the `with` block and they run.
 
     If the block is left by an exception, such as Ctrl-C, the processes are interrupted too.
@@ -30,12 +34,14 @@ def start_workers(number: int, work: Callable[..., None], *arguments: Any) -> It
         number: Processes; 0 does nothing.
         work: A function of a module.
         *arguments: What it gets; they are pickled.
+        devices: GPUs that each process sees, if there are any. They are dealt out in turn; the
+            calling process is taken to use the first ones.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share a CUDA context
     processes = [context.Process(target=_run, args=(work, *arguments)) for _ in range(number)]
-    gpus = _visible_gpus() if number else []
+    groups = in_groups(_visible_gpus() if number else [], devices)
     for index, process in enumerate(processes, start=1):
-        with _environment(_GPUS, gpus[index % len(gpus)] if gpus else None):
+        with environment(_GPUS, groups[index % len(groups)] if groups else None):
             process.start()
     try:
         yield
@@ -65,6 +71,11 @@ def _run(work: Callable[..., None], *arguments: Any) -> None:
         return  # Ctrl-C reaches all processes of a terminal; the first one says so
 
 
+def in_groups(gpus: Sequence[str], size: int) -> list[str]:
+    """Lists of `size` GPUs each, as CUDA_VISIBLE_DEVICES takes them; the rest stays idle."""
+    return [",".join(gpus[k : k + size]) for k in range(0, len(gpus) - size + 1, size)]
+
+
 def _visible_gpus() -> list[str]:
     import torch
 
@@ -73,20 +84,3 @@ def _visible_gpus() -> list[str]:
     if given := os.environ.get(_GPUS):
         return given.split(",")
     return [str(index) for index in range(torch.cuda.device_count())]
-
-
-@contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set a variable for the processes started inside; None leaves it as it is."""
-    if value is None:
-        yield
-        return
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

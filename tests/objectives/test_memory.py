@@ -17,6 +17,7 @@ from objectives.data import Batch
 from objectives.footprint import MemoryEstimate
 from objectives.memory import OutOfMemoryError, available_memory, halving, is_out_of_memory
 from objectives.models.backend import AdaptedModel
+from objectives.running import new_network
 from objectives.scoring import _LanguageModel
 from objectives.training import LoraTraining, fit, summed_loss
 
@@ -149,7 +150,7 @@ def measured_peak(objective: FineTuneObjective) -> int:
     loaded = objective._resources()
     parameters = HyperParameters.from_mapping(PARAMETERS)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        network = objective._network(parameters)
+        network = new_network(objective.config, loaded, parameters)
         module = LoraTraining(network, loaded.train, parameters=parameters, recipe=loaded.recipe)
         fit(module, loaded.train)
     events: Any = profiler.profiler.kineto_results.events()

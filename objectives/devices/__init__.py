@@ -1,0 +1,1 @@
+"""Several devices that train one model together: one process each, of which the first leads."""
