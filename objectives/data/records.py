@@ -16,6 +16,7 @@ from typing import Any, Final
 from objectives.data.errors import DataError
 
 ROLES: Final = ("system", "user", "assistant")
+_ENCODING: Final = "utf-8-sig"  # UTF-8; some programs put a byte-order mark in front
 SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
 
 # Columns of Dolly and of data sets made after it.
@@ -147,7 +148,7 @@ def _messages(raw: Any, place: str) -> Iterator[Message]:
 
 
 def _read_json(file: Path) -> Iterator[tuple[int, object]]:
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding=_ENCODING)
     if not text.strip():
         raise DataError(f"The data file {str(file)!r} is empty, expected a list of {_EXPECTED}.")
     try:
@@ -184,7 +185,7 @@ def _lines_of_elements(text: str) -> Iterator[int]:
 
 def _read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
     # Not splitlines: JSON strings may hold U+2028 and other breaks that end no line of the file.
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(file.read_text(encoding=_ENCODING).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -197,7 +198,7 @@ def _read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
 
 
 def _read_csv(file: Path) -> Iterator[tuple[int, object]]:
-    with file.open(encoding="utf-8", newline="") as lines:
+    with file.open(encoding=_ENCODING, newline="") as lines:
         rows = csv.DictReader(lines, strict=True)
         start = 2
         try:

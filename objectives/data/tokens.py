@@ -186,8 +186,13 @@ def _key(
 def _load(path: Path) -> tuple[Tokens, ...] | None:
     if not path.is_file():
         return None
-    with safe_open(path, framework="numpy") as file:
-        ids, counted, ends = (file.get_tensor(name) for name in ("ids", "counted", "ends"))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            ids, counted, ends = (file.get_tensor(name) for name in ("ids", "counted", "ends"))
+    except (OSError, SafetensorError) as error:
+        # Renamed into place, but a machine that went down may not have written all of it.
+        _logger.warning("The tokens in %s can't be read (%s); making them again.", path, error)
+        return None
     starts = [0, *ends[:-1].tolist()]
     return tuple(
         Tokens(ids[start:end], counted[start:end])

@@ -105,6 +105,18 @@ def test_csv_has_a_header_and_quoted_texts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.csv", "instruction,output\nSay no.,no\n"),
+        ("data.json", '[{"instruction": "Say no.", "output": "no"}]'),
+        ("data.jsonl", '{"instruction": "Say no.", "output": "no"}\n'),
+    ],
+)
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, text: str) -> None:
+    assert read_records(write(tmp_path, f"\ufeff{text}", name)) == (Example("Say no.", "no"),)
+
+
 def test_the_columns_of_dolly_are_known(tmp_path: Path) -> None:
     record = {"instruction": "Who?", "context": "It was I.", "response": "I.", "category": "qa"}
     assert read_records(write(tmp_path, json.dumps([record]))) == (
@@ -581,6 +593,21 @@ def test_a_cache_that_can_not_be_written_is_reported(
         (found,) = cached(file, tokenizer, Example("Say no.", "no"))
     assert len(found) > 3
     assert "can't be kept in" in caplog.text
+
+
+def test_a_damaged_entry_is_made_again(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, counted_calls: list[int]
+) -> None:
+    record = Example("Say no.", "no")
+    (made,) = cached(tmp_path, tokenizer, record)
+    [file] = tmp_path.iterdir()
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], b""):
+        file.write_bytes(damaged)
+        (found,) = cached(tmp_path, tokenizer, record)
+        assert np.array_equal(found.ids, made.ids)
+    assert counted_calls == [1, 1, 1]
+    assert file.read_bytes() == content
 
 
 def test_a_fingerprint_knows_ids_counts_and_lengths() -> None:
