@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SMOLLM2_135M: Final = "smollm2-135m"
 """Name of the model that `objectives.models.smollm2` reads."""
 
+_DOWNLOADS: Final = Path("checkpoints")
+"""Where `litgpt download` puts models, and litgpt's own commands look for their names."""
+
 _REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
 _ARCHITECTURE_FIELDS: Final = (
@@ -99,7 +102,8 @@ def model_folder(model: str | Path) -> Path:
 
     Args:
         model: A folder; `"smollm2-135m"`; or the hub's `organization/name`, which is fetched
-            unless the Hugging Face cache has it.
+            unless `litgpt download` has put it into `checkpoints` in the working directory, or the
+            Hugging Face cache has it.
 
     Raises:
         ModelNotFoundError: If there is no such model.
@@ -107,8 +111,9 @@ def model_folder(model: str | Path) -> Path:
     if isinstance(model, str) and model.lower() == SMOLLM2_135M:
         return smollm2.huggingface_folder()
     folder = Path(model).expanduser()
-    if (folder / "lit_model.pth").is_file() or (folder / "config.json").is_file():
-        return folder
+    for found in (folder, _DOWNLOADS / folder):
+        if (found / "lit_model.pth").is_file() or (found / "config.json").is_file():
+            return found
     if not folder.is_dir() and isinstance(model, str) and _REPOSITORY.fullmatch(model):
         return _fetched(model)
     _raise_not_found(model, folder)

@@ -192,6 +192,18 @@ def test_litgpt_folder_round_trip(litgpt_folder: Path, tiny_base: BaseModel) -> 
     assert base.tokenizer(TEXT)["input_ids"] == tiny_base.tokenizer(TEXT)["input_ids"]
 
 
+def test_names_of_litgpts_downloads_are_found(
+    litgpt_folder: Path, tmp_path: Path, tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Path("checkpoints") / "me" / "model"  # as `litgpt download me/model` makes it
+    place.parent.mkdir(parents=True)
+    litgpt_folder.rename(place)
+    base = load_base_model("me/model")
+    assert base.name == str(place)
+    assert base.config == tiny_base.config
+
+
 def test_litgpt_trainers_wrapped_checkpoint(litgpt_folder: Path, tiny_base: BaseModel) -> None:
     torch.save({"model": tiny_base.state_dict}, litgpt_folder / "lit_model.pth")
     base = load_base_model(litgpt_folder)
