@@ -99,7 +99,7 @@ class Backend(Protocol):
         """
 
     def adapt(self, spec: AdapterSpec) -> AdaptedModel:
-        """The model with a fresh adapter, which changes nothing yet.
+        """The model with a fresh adapter, which changes nothing yet; in training mode.
 
         Raises:
             RankError: As `check`.

@@ -84,7 +84,10 @@ class PeftBackend:
         model = get_peft_model(self._share(), self._peft_config(spec))
         if spec.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return PeftAdapted(cast("nn.Module", model))
+        adapted = PeftAdapted(cast("nn.Module", model))
+        # The shared model is in its other mode, in which nothing is dropped or checkpointed.
+        adapted.train(True)
+        return adapted
 
     def untuned(self) -> AdaptedModel:
         """As `Backend.untuned`."""

@@ -104,6 +104,22 @@ def test_an_untrained_adapter_is_a_no_op(
             assert fresh.trainable_parameters() == sum(p.numel() for p in adapter) > 0
 
 
+@pytest.mark.parametrize(("backend", "method"), ALL)
+def test_a_fresh_adapter_is_in_training_mode(
+    assets: Path, tiny_batches: tuple[Batch, ...], backend: str, method: str
+) -> None:
+    network: Any = make(backend, assets).adapt(spec(method, dropout=0.5))
+    assert all(module.training for module in network.modules())
+    if method in ("adapter", "adapter_v2", "ia3"):
+        return
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        first, second = (summed_loss(network, tiny_batches[0]) for _ in range(2))
+    assert first != second  # other inputs were dropped
+
+
 @pytest.mark.parametrize("method", ["lora", "rslora"])
 @pytest.mark.parametrize("targets", [("query",), ("key", "value"), ("projection", "mlp"), TARGETS])
 def test_the_same_weights_give_the_same_loss_in_both_backends(
