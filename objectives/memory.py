@@ -65,6 +65,11 @@ def halving(attempt: Callable[[int], _Result], *, size: int) -> _Result:
         _logger.warning("Out of memory (%s); going on with %d rows at once.", reason, size)
 
 
+def once(attempt: Callable[[], _Result]) -> _Result:
+    """Call `attempt`; however it runs out of memory, that is an `OutOfMemoryError`."""
+    return halving(lambda _: attempt(), size=1)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its kind if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

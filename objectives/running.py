@@ -10,6 +10,7 @@ import torch
 
 from objectives.checkpoints import Checkpoints
 from objectives.devices.sharding import divide
+from objectives.memory import once
 from objectives.resources import adapter_spec
 from objectives.timing import Stopwatch
 from objectives.training import (
@@ -72,7 +73,7 @@ class Outcome:
 
 def validation_loss_untuned(loaded: Resources, team: Team) -> Estimate:
     """The untuned model's validation loss; every device of a team is to call this."""
-    network = team.together(lambda: _placed(loaded.backend.untuned(), loaded, team))
+    network = team.together(lambda: once(lambda: _placed(loaded.backend.untuned(), loaded, team)))
     return estimated_loss(network, loaded.validation, dtype=loaded.recipe.dtype, team=team)
 
 
@@ -110,7 +111,7 @@ class Run:
         self._clock = clock or Stopwatch()
         self._losses: list[Estimate] = [order.untuned]
         with self._clock.measure("build"):
-            self._network = team.together(self._build)
+            self._network = team.together(lambda: once(self._build))
             self._training = LoraTraining(
                 self._network,
                 loaded.train,

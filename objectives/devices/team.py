@@ -80,11 +80,11 @@ class Team:
 
     def rows(self, batches: Sequence[Batch]) -> torch.Tensor:
         """Which of all the rows of batches are this device's, in the order of `pieces`: (rows,)."""
-        start, mine = 0, []
+        start, mine = 0, list[int]()
         for batch in batches:
-            mine.append(torch.arange(self.index, batch.rows, self.size) + start)
+            mine += range(start + self.index, start + batch.rows, self.size)
             start += batch.rows
-        return torch.cat(mine)
+        return torch.tensor(mine, dtype=torch.int64)
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """Sum a tensor over the devices, in place.
