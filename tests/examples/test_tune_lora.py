@@ -241,7 +241,7 @@ def test_a_study_whose_trials_all_fail_ends(
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("objectives.finetune.fit", fail)
+    monkeypatch.setattr("objectives.running.fit", fail)
     assert example.main(arguments(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "does not fit into memory" in printed

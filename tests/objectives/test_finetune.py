@@ -23,7 +23,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 from peft import PeftModel
 
-from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, finetune
+from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, running
 from objectives.data import DataError
 from objectives.memory import OutOfMemoryError
 from objectives.models import litgpt_backend
@@ -205,7 +205,7 @@ def test_a_diverging_trial_is_pruned_with_its_last_finite_loss(
 ) -> None:
     objective = FineTuneObjective(make_config())
     losses = iter([Estimate(9.5, 0.1), Estimate(float("inf"), float("nan"))])
-    monkeypatch.setattr(finetune, "estimated_loss", lambda *_, **__: next(losses))
+    monkeypatch.setattr(running, "estimated_loss", lambda *_, **__: next(losses))
     objective._base_loss = Estimate(4.6, 0.1)
     study = study_of(objective)
     optuna.logging.enable_propagation()
@@ -228,7 +228,7 @@ def test_an_exception_is_a_failed_trial(
     def fail(*_: object, **__: object) -> None:
         raise OSError("the data are gone")
 
-    monkeypatch.setattr(finetune, "fit", fail)
+    monkeypatch.setattr(running, "fit", fail)
     study = study_of(objective)
     with pytest.raises(OSError, match="the data are gone"):
         study.optimize(objective, n_trials=1)
@@ -301,7 +301,7 @@ def test_another_machine_finds_the_best_adapter_in_the_artifact_store(
     study.optimize(here, n_trials=2)
     expected = here.best_adapter(study)
     there = FineTuneObjective(make_config(output_dir=tmp_path / "there"), artifact_store=store)
-    monkeypatch.setattr(finetune, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(running, "fit", lambda *_, **__: pytest.fail("trained again"))
     folder = there.best_adapter(study)
     assert folder.parent == tmp_path / "there" / "adapters"
     for file in expected.iterdir():
@@ -373,7 +373,7 @@ def test_exhausted_memory_is_explained_and_freed(
 
     objective.run(GOOD)
     monkeypatch.setattr(litgpt_backend, "LitGPTLora", Watched)
-    monkeypatch.setattr(finetune, "fit", exhausted)
+    monkeypatch.setattr(running, "fit", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"rank 4 and max_length 64.*Lower") as caught:
         objective.run(GOOD)
     assert text in str(caught.value)  # and it is alive while the network is not:
@@ -387,7 +387,7 @@ def test_other_runtime_errors_pass(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(finetune, "fit", broken)
+    monkeypatch.setattr(running, "fit", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         objective.run(GOOD)
 
