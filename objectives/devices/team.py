@@ -142,8 +142,9 @@ class Team:
             self._error = error
 
     def _raise(self) -> NoReturn:
-        own, self._error, self.agreed = self._error, None, True
+        own, self._error = self._error, None
         told = self.gather(None if own is None else _told(own))
+        self.agreed = True
         if own is not None:
             raise own
         index, (kind, text) = next((k, found) for k, found in enumerate(told) if found is not None)

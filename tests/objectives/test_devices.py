@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from objectives import (
     FineTuneConfig,
     FineTuneObjective,
+    HyperParameters,
     LostDeviceError,
     OutOfMemoryError,
     SearchSpace,
@@ -32,8 +33,13 @@ from objectives import (
 from objectives.data import Batch
 from objectives.devices import crew
 from objectives.devices.crew import Crew
+from objectives.devices.sharding import divided_bytes
 from objectives.devices.team import Team
+from objectives.identity import identity, run_key
 from objectives.models.backend import AdaptedModel
+from objectives.models.base import load_base_model
+from objectives.models.litgpt_backend import LitGPTBackend
+from objectives.resources import device_of
 from objectives.running import Order
 from objectives.training import summed_loss
 from objectives.tuning import StudySettings, tune
@@ -517,6 +523,42 @@ def test_a_launcher_is_refused(make_config: MakeConfig, monkeypatch: pytest.Monk
     FineTuneObjective(make_config())  # each process has trials of its own
     with pytest.raises(ValueError, match="start it without a launcher"):
         FineTuneObjective(make_config(devices=2))
+
+
+def test_more_devices_than_gpus_are_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(make_config(devices=2), index=1) == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="devices is 3, but torch sees 2 of this machine's GPUs"):
+        device_of(make_config(devices=3))
+
+
+def test_the_number_of_devices_is_part_of_a_run_and_not_of_a_study(
+    make_config: MakeConfig,
+) -> None:
+    one, two = make_config(), make_config(devices=2)
+    assert identity(one) == identity(two)
+    keys = {
+        run_key(config, HyperParameters(), data={}, device=torch.device("cpu"))
+        for config in (one, two, make_config(devices=2, strategy="fsdp"))
+    }
+    assert len(keys) == 3  # a checkpoint has a state for each device
+
+
+def test_divided_weights_need_less(assets: Path, make_config: MakeConfig) -> None:
+    network = LitGPTBackend(load_base_model(assets / "tiny_llama")).untuned()
+    held = {p.data_ptr(): p.nbytes for p in network.parameters()}
+    whole = sum(held.values())
+    # A part, the two layers that it has, and what is in none.
+    for devices in (2, 8):
+        assert divided_bytes(network, devices) == -(-whole // devices) + whole
+    objective = FineTuneObjective(make_config(devices=2, strategy="fsdp"))
+    estimate = objective.estimate({"rank": 4})
+    assert estimate.base_weights == divided_bytes(network, 2)
+    rows = FineTuneObjective(make_config()).estimate({"rank": 4}, micro_batch_size=2)
+    assert estimate.activations == rows.activations  # two of the four rows
 
 
 def test_devices_and_workers_share_the_gpus() -> None:
