@@ -235,8 +235,8 @@ class FineTuneConfig:
         searched = [name for name in LORA_ONLY if name in self.space()]
         if self.method in ("adapter", "adapter_v2", "ia3") and searched:
             raise ValueError(
-                f"method is {self.method!r}, which has no {', '.join(searched)}; take them out of "
-                "the search: override(rank=8, alpha=16, dropout=0)."
+                f"method is {self.method!r}, which has no {', '.join(searched)}; hold them fixed: "
+                "search_space: {preset: demo, rank: 8, alpha: 16, dropout: 0}."
             )
 
     def _check_devices(self) -> None:

@@ -76,8 +76,8 @@ def first_line(error: BaseException) -> str:
 
 
 def gigabytes(number: float) -> str:
-    """Bytes as a text."""
-    return f"{number / 1e9:.2f} GB"
+    """Bytes as a text; in MB where GB would round to nothing."""
+    return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 
 def available_memory(device: torch.device) -> int:

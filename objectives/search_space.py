@@ -167,6 +167,11 @@ class SearchSpace(Mapping[str, BaseDistribution]):
             return given
         if isinstance(given, str):
             return cls.preset(given)
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"The search space is {given!r}, expected the name of a preset, or ranges and "
+                "values by hyperparameter."
+            )
         changes = dict(given)
         base = changes.pop("preset", None)
         return _changed({} if base is None else cls.preset(base).ranges, {}, changes)
@@ -310,9 +315,18 @@ def _from_data(
     for key in ("low", "high"):
         if key not in data:
             raise ValueError(f"{name} has no {key!r}; give both ends, or one number.")
-    log, step = bool(data.get("log", template.log)), data.get("step")
+    log, step = data.get("log", template.log), data.get("step")
+    if not isinstance(log, bool):
+        raise ValueError(f"{name} has log {log!r}, expected true or false.")
+    if step is not None:
+        _check_number(name, step, called=f"the step of {name}")
+        if step <= 0:
+            raise ValueError(f"the step of {name} is {step}, expected a number above 0.")
     if log and step not in (None, 1):
-        raise ValueError(f"{name} has log and a step of {step}; a logarithmic axis has no steps.")
+        raise ValueError(
+            f"{name} has a step of {step}, but its axis is logarithmic and has no steps; give "
+            "log: false, or no step."
+        )
     return _range(name, (data["low"], data["high"]), log=log, step=step)
 
 
@@ -343,13 +357,14 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} is no hyperparameter, expected one of {list(NAMES)}.")
 
 
-def _check_number(name: str, value: object) -> None:
+def _check_number(name: str, value: object, *, called: str | None = None) -> None:
+    given = f"{called or name} is {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} is {value!r}, expected a number.")
+        raise ValueError(f"{given}, expected a number.")
     if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, expected a finite number.")
+        raise ValueError(f"{given}, expected a finite number.")
     if name in _INTEGERS and not (isinstance(value, Integral) or float(value).is_integer()):
-        raise ValueError(f"{name} is {value}, expected a whole number.")
+        raise ValueError(f"{given}, expected a whole number.")
 
 
 def _typed(name: str, value: Any) -> Number:

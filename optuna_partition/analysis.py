@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
@@ -85,7 +85,7 @@ class BoundsReport:
         return "\n".join(map(str, self.bounds))
 
     def figure(self) -> go.Figure:
-        """Draw all completed trials in the ranges of their parameters, and the best ones on top.
+        """Draw all finished trials in the ranges of their parameters, and the best ones on top.
 
         Raises:
             ImportError: If plotly is not installed; the extra `plot` brings it.
@@ -93,11 +93,11 @@ class BoundsReport:
         go = _theme.graph_objects()
         figure = go.Figure()
         chosen = set(self.best)
-        points = [point for point in self._history.points if point.mark is Mark.COMPLETE]
+        points = self._history.points
         others = [point for point in points if point.number not in chosen]
         best = [point for number in self.best for point in points if point.number == number]
         for name, drawn, marker in (
-            ("other trials", others, {"color": _theme.GRID, "size": 7}),
+            ("other trials", others, {"color": _theme.MUTED, "size": 7, "opacity": 0.35}),
             ("best trials", best, {"color": _theme.BEST, "size": 10, "opacity": 0.7}),
         ):
             x, y, text = zip(*self._drawn(drawn), strict=True) if drawn else ((), (), ())
@@ -122,7 +122,7 @@ class BoundsReport:
         )
         return figure
 
-    def _drawn(self, points: list[Point]) -> Iterator[tuple[float, int, str]]:
+    def _drawn(self, points: Sequence[Point]) -> Iterator[tuple[float, int, str]]:
         for row, bound in enumerate(self.bounds):
             variable = variable_of(bound.name, [bound.distribution])
             for point in points:

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
 from objectives import HARD_LIMITS
 from optuna_partition import (
@@ -145,6 +145,22 @@ def test_the_figure_marks_the_pressed_parameters() -> None:
     assert len(figure.layout.shapes) == 2
 
 
+def test_the_figure_shows_trials_that_diverged_or_ended_early_too() -> None:
+    study = study_of("x", FloatDistribution(0, 10), *[k / 10 for k in range(20)])
+    for state, value in ((TrialState.COMPLETE, 1e6), (TrialState.PRUNED, 9.0)):
+        study.add_trial(
+            create_trial(
+                state=state,
+                params={"x": 10.0},
+                distributions={"x": FloatDistribution(0, 10)},
+                value=value,
+            )
+        )
+    other, best = bounds_report(study).figure().data
+    assert len(other.x) + len(best.x) == 22
+    assert {"trial 20: x 10", "trial 21: x 10"} <= set(other.text)
+
+
 def test_too_few_trials_and_several_objectives_are_explained() -> None:
     with pytest.raises(ValueError, match=r"2 completed trials.*expected 3 or more"):
         report_of("x", FloatDistribution(0, 1), 0.1, 0.2)
@@ -187,3 +203,42 @@ def test_a_study_goes_on_in_the_enlarged_space_with_all_that_it_knows(sampler: s
     if sampler != "fda":  # spheres, in no tree
         tree = read_partition(study, search_space=grown).tree
         assert all(tree.is_tried(point) for point in points)
+
+
+@pytest.mark.parametrize("sampler", [DIRECTSampler, SOOSampler, PartitionGPSampler])
+def test_axes_of_whole_numbers_and_steps_grow_and_choices_stay(
+    sampler: type[DIRECTSampler | SOOSampler | PartitionGPSampler],
+) -> None:
+    """The optimum of every axis but the choice lies beyond its upper bound."""
+    narrow: dict[str, BaseDistribution] = {
+        "rate": FloatDistribution(1e-5, 1e-2, log=True),
+        "rank": IntDistribution(2, 64, log=True),
+        "layers": IntDistribution(4, 24, step=4),
+        "method": CategoricalDistribution(["lora", "dora"]),
+    }
+
+    def value(params: dict[str, Any]) -> float:
+        off: float = (math.log10(params["rate"]) + 1) ** 2 + 0.1 * (params["method"] == "dora")
+        off += (math.log2(params["rank"]) - 8) ** 2 / 10 + (params["layers"] - 40) ** 2 / 400
+        return off
+
+    study = optuna.create_study()
+
+    def go_on(space: dict[str, BaseDistribution]) -> list[dict[str, Any]]:
+        study.sampler = sampler(search_space=space)
+        for _ in range(40):
+            trial = study.ask(space)
+            study.tell(trial, value(trial.params))
+        return [trial.params for trial in study.trials]
+
+    before, best = go_on(narrow), study.best_value
+    found = bounds_report(study)
+    assert {bound.name for bound in found.pressed} == {"rate", "rank", "layers"}
+    assert found.space["layers"] == IntDistribution(4, 32, step=4)
+    assert found.space["method"] == narrow["method"]
+    after = go_on(found.space)
+    assert after[:40] == before
+    assert len({tuple(sorted(params.items())) for params in after}) == 80
+    beyond = [p for p in after[40:] if p["rate"] > 1e-2 or p["rank"] > 64 or p["layers"] > 24]
+    assert len(beyond) > 25
+    assert study.best_value < best / 2

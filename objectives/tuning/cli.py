@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import fields
 from itertools import pairwise
@@ -12,18 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from objectives.config import FineTuneConfig
-from objectives.tuning.named import did_you_mean
+from objectives.tuning.messages import check_file, explained
 from objectives.tuning.settings import StudySettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SPACE: Final = "search_space"
-_UNKNOWN_KEY: Final = re.compile(r"(?:Key|nested key) '([^']+)'(?: is not expected)?")
-_UNKNOWN_OPTION: Final = re.compile(r"Unrecognized arguments: --([^\s=]+)")
-_BAD_VALUE: Final = re.compile(r'Parser key "([^"]+)":\s*')
-_NO_FILE: Final = re.compile(r"File does not exist: '([^']+)'")
-_MISSING: Final = re.compile(r'Key "([^"]+)" is required')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _with_option(list(sys.argv[1:] if arguments is None else arguments))
     parser = make_parser()
     try:
+        for option, file in pairwise(given):
+            if option == "--config":
+                check_file(Path(file))
         parsed = parser.parse_args(given)
     except ArgumentError as error:
-        return complain(ValueError(_explained(str(error), given)))
+        return complain(ValueError(explained(str(error), given)))
+    except ValueError as error:
+        return complain(error)
     command, values = parsed.subcommand, parsed[parsed.subcommand]
     try:
         config, settings = _built(values)
@@ -120,26 +119,6 @@ def _with_option(arguments: list[str]) -> list[str]:
     if len(arguments) > 1 and not arguments[1].startswith("-"):
         return [arguments[0], "--config", *arguments[1:]]
     return arguments
-
-
-def _explained(message: str, arguments: Sequence[str]) -> str:
-    """An error of the parser in words that name the file and the nearest setting."""
-    known = [field.name for kind in (FineTuneConfig, StudySettings) for field in fields(kind)]
-    if found := _UNKNOWN_KEY.search(message):
-        name = found[1].rpartition(".")[2]
-        files = [b for a, b in pairwise(arguments) if a == "--config"]
-        where = f"{files[-1]}: " if files else ""
-        return f"{where}{name!r} is no setting{did_you_mean(name, known)}"
-    if found := _UNKNOWN_OPTION.search(message):
-        return (
-            f"--{found[1]} is no setting{did_you_mean(found[1], [*known, 'dry_run', 'to', 'form'])}"
-        )
-    if found := _MISSING.search(message):
-        name = found[1].rpartition(".")[2]
-        return f"{name} is not given; add it to the YAML file or the command line."
-    if found := _NO_FILE.search(message):
-        return f"there is no file {found[1]!r}."
-    return " ".join(_BAD_VALUE.sub(r"\1: ", message).split())
 
 
 def _built(values: Namespace) -> tuple[FineTuneConfig, StudySettings]:

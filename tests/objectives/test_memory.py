@@ -202,7 +202,7 @@ def test_a_hopeless_trial_is_refused_before_it_starts(make_config: MakeConfig) -
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["oom"] is True
     assert (
-        "rank 16 and max_length 64 would need 0.00 GB: base weights" in trial.user_attrs["failure"]
+        "rank 16 and max_length 64 would need 1.2 MB: base weights" in trial.user_attrs["failure"]
     )
     assert trial.user_attrs["seconds"].keys() == {"build", "other"}
 
@@ -220,9 +220,9 @@ def test_a_run_begins_with_the_rows_that_fit(make_config: MakeConfig) -> None:
 
 def test_an_estimate_says_what_it_is_made_of() -> None:
     estimate = MemoryEstimate(
-        base_weights=int(2e9), adapter=0, gradients=0, optimizer=0, activations=int(5e8)
+        base_weights=int(2e9), adapter=int(1.5e6), gradients=0, optimizer=0, activations=int(5e8)
     )
-    assert str(estimate).startswith("2.50 GB: base weights 2.00 GB, adapter 0.00 GB, gradients")
+    assert str(estimate).startswith("2.50 GB: base weights 2.00 GB, adapter 1.5 MB, gradients")
 
 
 def test_the_computer_has_memory_left() -> None:

@@ -138,7 +138,11 @@ def test_memory_is_estimated_at_both_ends(
         (["--sampler", "direkt"], "did you mean 'direct'?"),
         (["--pruner", "hyperbandd"], "did you mean 'hyperband'?"),
         (["--sampler_settings.n_startup_trial", "3"], "did you mean 'n_startup_trials'?"),
-        (["--n_trials", "many"], "n_trials: Expected a <class 'int'>. Got value: many"),
+        (["--n_trials", "many"], "n_trials is 'many', expected a whole number."),
+        (["--timeout", "soon"], "timeout is 'soon', expected a number or null."),
+        (["--backend=pefft"], "backend is 'pefft', expected one of ('litgpt', 'peft')."),
+        (["--tasks", "hellaswag"], "tasks is 'hellaswag', expected a list in brackets."),
+        (["--four_bit", "maybe"], "four_bit is 'maybe', expected true or false."),
         (["--n_trials", "0"], "n_trials is 0"),
         (["--timeout", "0"], "timeout is 0"),
         (["--search_space.learning_rat", "1"], "'learning_rat' is no hyperparameter"),
@@ -171,6 +175,30 @@ def test_a_wrong_key_in_a_file_is_named_with_the_nearest_right_one(
     assert f"there is no file {str(tmp_path / 'none.yaml')!r}" in capsys.readouterr().err
     assert main(["tune", "--model", "m"]) == 2
     assert "train_data is not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", " is empty, expected settings, one a line, such as n_trials: 50."),
+        ("- model", " holds a list, expected settings"),
+        ("model: m\nmodel: n\n", ":2: 'model' is given twice."),
+        ("model: m\ntasks: [a\nseed: 0\n", ":3: expected ',' or ']'"),
+        ("model: m\ncost: second\n", "cost is 'second', expected one of ('trainable_param"),
+        ("model: m\nmetric: {a: b}\n", "metric is {'a': 'b'}, expected a text or values by name"),
+        ("model: m\ntrain_data: d\nsearch_space: null\n", "The search space is None, expected"),
+    ],
+)
+def test_a_file_that_says_nothing_clear_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    assert main(["tune", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert str(file) in error or not message.startswith((" ", ":"))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
