@@ -36,7 +36,7 @@ from objectives.memory import (
 from objectives.metric import cost, measured
 from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
 from objectives.running import Order, Run, report_points_of, seeded, validation_loss_untuned
-from objectives.search_space import HyperParameters
+from objectives.search_space import SCALES, HyperParameters
 from objectives.timing import Stopwatch
 from objectives.training import Estimate, NonFiniteLossError
 
@@ -285,7 +285,8 @@ class FineTuneObjective:
         """Train with given hyperparameters; the same ones give the same result, bit for bit.
 
         Args:
-            parameters: By name; those left out take the defaults of `HyperParameters`.
+            parameters: By name, such as a trial's `params`; those left out take what the search
+                space holds fixed, or else the defaults of `HyperParameters`.
             report: Called with each validation loss and the number of samples seen so far; may
                 raise an exception to stop the run.
 
@@ -295,7 +296,7 @@ class FineTuneObjective:
             OutOfMemoryError: If the run does not fit into memory.
             LostDeviceError: If the process of another device fails.
         """
-        checked = HyperParameters.from_mapping(parameters)
+        checked = self._parameters_of(parameters)
         self._untuned_loss()
         return self._train(checked, report, Stopwatch())[1]
 
@@ -481,7 +482,7 @@ class FineTuneObjective:
         """How much memory a run would need, for its largest micro-batch.
 
         Args:
-            parameters: Hyperparameters by name; those left out take their defaults.
+            parameters: Hyperparameters by name; those left out as in `run`.
             micro_batch_size: Rows at once, on all devices together; by default those of the
                 configuration.
 
@@ -491,7 +492,7 @@ class FineTuneObjective:
         Raises:
             ValueError: If a hyperparameter is unknown or outside its range.
         """
-        checked = HyperParameters.from_mapping(parameters)
+        checked = self._parameters_of(parameters)
         rows = -(-(micro_batch_size or self.config.micro_batch_size) // self.config.devices)
         return self._estimated(self._footprint(checked), rows)
 
@@ -625,8 +626,12 @@ class FineTuneObjective:
         """A model for scoring; it waits on the CPU if its weights are divided for training."""
         return model.to(self._resources().device) if self.config.strategy == "fsdp" else model
 
-    def _parameters_of(self, suggested: Mapping[str, Number]) -> HyperParameters:
-        return HyperParameters.from_mapping({**self.search_space.fixed, **suggested})
+    def _parameters_of(self, given: Mapping[str, Number]) -> HyperParameters:
+        """Hyperparameters by name, with what the search space holds fixed."""
+        fixed = dict(self.search_space.fixed)
+        if SCALES & given.keys():
+            fixed = {name: value for name, value in fixed.items() if name not in SCALES}
+        return HyperParameters.from_mapping(fixed | dict(given))
 
     def _keep_if_best(
         self, trial: BaseTrial, network: AdaptedModel, result: TrialResult, clock: Stopwatch

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from optuna.distributions import distribution_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,10 +144,8 @@ def register(
 
 
 def _fields(config: FineTuneConfig) -> dict[str, Any]:
-    space = config.space()
-    ranges = {name: json.loads(distribution_to_json(space[name])) for name in space}
     found = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return found | {"search_space": {"ranges": ranges, "fixed": dict(space.fixed)}}
+    return found | {"search_space": config.space().as_data()}
 
 
 def _versions() -> dict[str, str]:

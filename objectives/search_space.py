@@ -81,6 +81,9 @@ class HyperParameters:
 ALPHA_PER_RANK: Final = "alpha_per_rank"
 """Searched instead of alpha, it keeps the scale of the update when the rank changes."""
 
+SCALES: Final = frozenset({"alpha", ALPHA_PER_RANK})
+"""Two names of one thing: only one of them is searched, held fixed or given."""
+
 NAMES: Final = (*(field.name for field in fields(HyperParameters)), ALPHA_PER_RANK)
 _INTEGERS: Final = ("rank", "grad_batches")
 # Lowest value, highest value, and whether the lowest itself is excluded.
@@ -277,7 +280,7 @@ def _changed(
         _check_name(name)
         template = ranges.pop(name, _TEMPLATES[name])
         fixed.pop(name, None)
-        for twin in {"alpha", ALPHA_PER_RANK} - {name} if "alpha" in name else ():
+        for twin in SCALES - {name} if name in SCALES else ():
             if twin not in changes:
                 ranges.pop(twin, None)
                 fixed.pop(twin, None)

@@ -43,11 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(ValueError(explained(str(error), given)))
     except ValueError as error:
         return complain(error)
+    from objectives.memory import OutOfMemoryError
+
     command, values = parsed.subcommand, parsed[parsed.subcommand]
     try:
         config, settings = _built(values)
         return _run(command, values, config, settings)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, OutOfMemoryError) as error:
         return complain(error)
     except KeyboardInterrupt:
         return 130
@@ -142,11 +144,14 @@ def _run(command: str, values: Namespace, config: FineTuneConfig, settings: Stud
 
 
 def _dry_run(config: FineTuneConfig, settings: StudySettings) -> int:
-    from objectives.tuning.dry_run import dry_run
+    from objectives.tuning.dry_run import QUESTIONS, STEPS, dry_run
     from objectives.tuning.progress import describe, value_name
     from objectives.tuning.session import peak_memory, say, score_rows, table, with_error
 
+    say(f"Loading {config.model} and the data")
     trial, scores = dry_run(config, settings)
+    asked = f", {QUESTIONS} questions of each task" if config.tasks or config.test_tasks else ""
+    say(f"Dry run: {STEPS} steps at the highest rank, one batch of validation data{asked}")
     say(describe(trial, value_name(config)))
     if scores is not None:
         rows = score_rows(scores.base, scores.tuned)

@@ -154,4 +154,11 @@ def _make(
     check_named(settings, kind=kind, name=name)
     accepted = inspect.signature(found).parameters
     taken = {key: value for key, value in offered.items() if key in accepted}
-    return found(**(taken | dict(settings)))
+    try:
+        return found(**(taken | dict(settings)))
+    except (TypeError, ValueError) as error:
+        if not settings:
+            raise
+        raise ValueError(
+            f"{kind}_settings are {dict(settings)}, with which {name!r} can't be made: {error}"
+        ) from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import DBAPIError
+
+RETRIES: Final = 3
+"""How often the trial of a process that was killed is run again."""
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -36,5 +39,12 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def _connect(url: str, arguments: dict[str, Any]) -> RDBStorage:
-    # A worker that was killed stops sending heartbeats, and its trial is run again.
-    return RDBStorage(url, engine_kwargs=arguments, heartbeat_interval=60, grace_period=180)
+    # A worker that was killed stops sending heartbeats, and its trial is run again, by any sampler;
+    # not for ever, as it may be the trial that kills its worker.
+    return RDBStorage(
+        url,
+        engine_kwargs=arguments,
+        heartbeat_interval=60,
+        grace_period=180,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+    )

@@ -80,10 +80,20 @@ def _open(config: FineTuneConfig, settings: StudySettings) -> Tuning:
     progress = Progress()
     objective = objectives.FineTuneObjective(config, callbacks=progress.callbacks())
     if storage is None:
-        Path(config.output_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        _make_folder(config)
         storage = open_storage(storage_url(config, settings))
     study = new_study(config, settings, objective, storage)
     return Tuning(config, settings, objective, study, progress)
+
+
+def _make_folder(config: FineTuneConfig) -> None:
+    try:
+        Path(config.output_dir).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output_dir is {str(config.output_dir)!r}, which can't be made ({error.strerror}); "
+            "give another folder."
+        ) from error
 
 
 def storage_url(config: FineTuneConfig, settings: StudySettings) -> str:

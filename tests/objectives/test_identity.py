@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from objectives import FineTuneConfig, FineTuneObjective, SearchSpace, identity
@@ -38,18 +36,11 @@ def test_a_trial_can_be_made_again_from_what_the_study_holds(
     assert origin["device"] == "cpu"
     assert origin["data"].keys() == {"training", "validation"}
 
-    given: dict[str, Any] = origin["config"]
-    ranges: dict[str, Any] = {
-        name: json_to_distribution(json.dumps(text))
-        for name, text in given["search_space"]["ranges"].items()
-    }
-    config = FineTuneConfig(
-        **given | {"search_space": SearchSpace(ranges, given["search_space"]["fixed"])}
-    )
+    config = FineTuneConfig(**origin["config"])
+    assert config.space() == space
     objective = FineTuneObjective(config)
     objective.register(study)
-    parameters = dict(config.space().fixed) | study.best_params
-    assert objective.run(parameters).value == made.best_value  # bit for bit
+    assert objective.run(study.best_params).value == made.best_value  # bit for bit
 
 
 @pytest.mark.parametrize(
@@ -97,3 +88,11 @@ def test_other_versions_are_reported(
         run_one(make_config(), study)
     assert f"torch {before}, now 9.9" in caplog.text
     assert study.trials[1].state == TrialState.COMPLETE
+
+
+def test_a_run_takes_what_the_space_holds_fixed(make_config: MakeConfig) -> None:
+    space = SearchSpace.preset("recommended").override(rank=(2, 16), alpha_per_rank=2, dropout=0.3)
+    objective = FineTuneObjective(make_config(search_space=space))
+    result = objective.run({"rank": 4})
+    assert (result.parameters.alpha, result.parameters.dropout) == (8, 0.3)
+    assert objective.run({"rank": 4, "alpha": 3}).parameters.alpha == 3

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,15 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from objectives import FineTuneConfig, SearchSpace
-from objectives.tuning import PRUNERS, SAMPLERS, StudySettings, make_pruner, make_sampler, tune
+from objectives.tuning import (
+    PRUNERS,
+    SAMPLERS,
+    StudySettings,
+    make_pruner,
+    make_sampler,
+    open_tuning,
+    tune,
+)
 from objectives.tuning.cli import main
 from objectives.tuning.workers import start_workers
 
@@ -82,6 +93,7 @@ def test_a_dry_run_leaves_nothing_behind(
     )
     assert main(["tune", str(file), "--dry-run"]) == 0
     printed = capsys.readouterr().out
+    assert "2 steps at the highest rank, one batch of validation data, 4 questions" in printed
     assert "rank 16" in printed  # the largest, for its memory
     assert "questions acc_norm (4 questions)" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
@@ -150,6 +162,7 @@ def test_memory_is_estimated_at_both_ends(
         (["--train_data", "missing.json"], "missing.json"),
         (["--cost", "seconds", "--sampler", "cmaes", "--sampler_settings", "{}"], "nsga2"),
         (["--pruner", "median", "--reports_per_epoch", "1"], "reports_per_epoch: 4"),
+        (["--memory_limit", "1e-6", "--dry-run"], "even with one row at a time"),
         (["--storage", "nonsense"], "can't open the storage nonsense"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -162,6 +175,23 @@ def test_errors_are_for_people(
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_can_not_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The permissions of a root user say nothing about a file system that takes no folder."""
+    make, out = Path.mkdir, tmp_path / "out"
+
+    def mkdir(self: Path, *rest: Any, **named: Any) -> None:
+        if self == out:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        make(self, *rest, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert main(["tune", str(yaml_file(tmp_path))]) == 2
+    expected = f"output_dir is {str(out)!r}, which can't be made (Operation not permitted)"
+    assert expected in capsys.readouterr().err
 
 
 def test_a_wrong_key_in_a_file_is_named_with_the_nearest_right_one(
@@ -227,6 +257,24 @@ def test_settings_reach_the_class() -> None:
     pruner = make_pruner("hyperband", {"reduction_factor": 2}, first=16, last=64)
     assert (pruner._min_resource, pruner._max_resource) == (16, 64)  # type: ignore[attr-defined]
     assert all(make_pruner(name, first=1, last=4) is not None for name in PRUNERS)
+    with pytest.raises(
+        ValueError, match=r"pruner_settings are .*'median' can't be made: Number of"
+    ):
+        make_pruner("median", {"n_startup_trials": -1}, first=1, last=4)
+
+
+def test_the_trial_of_a_killed_process_is_made_again(tmp_path: Path) -> None:
+    config = FineTuneConfig(**SMALL, output_dir=tmp_path)
+    settings = StudySettings(sampler="random", n_trials=1)
+    open_tuning(config, settings)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    killed = optuna.load_study(study_name="lora", storage=storage).ask(dict(config.space()))
+    storage.record_heartbeat(killed._trial_id)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    first, second = tune(config, settings).trials
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert second.params == killed.params
 
 
 def test_our_samplers_go_on_as_if_the_study_was_not_cut() -> None:
