@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from optuna import TrialPruned
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from objectives.adapters import AdapterStore, check_writable, worth_keeping
 from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch import Callback
     from optuna.study import Study
-    from optuna.trial import BaseTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
     from objectives.artifacts import ArtifactStore
     from objectives.config import FineTuneConfig
@@ -316,13 +316,14 @@ class FineTuneObjective:
 
         Args:
             study: Has a completed trial.
-            number: A trial instead of the best one, such as one of `study.best_trials` where there
-                are two objectives.
+            number: A completed trial instead of the best one. Where there are two objectives it has
+                to be given: one of `study.best_trials`.
 
         Raises:
-            ValueError: If the study has no completed trial.
+            ValueError: If there is no such trial, or the study has two objectives and no number is
+                given.
         """
-        best = study.best_trial if number is None else study.trials[number]
+        best = chosen_trial(study, number)
         parameters = self._parameters_of(best.params)
         self._adapters.remove_beaten(study)
         folder = self._adapters.find(study.study_name, best.number, parameters.as_dict())
@@ -342,7 +343,9 @@ class FineTuneObjective:
         network, result = self._train(parameters, None, Stopwatch())
         return self._save(study.study_name, best.number, network, result)
 
-    def export_best(self, study: Study, out: str | Path, *, format: Format = "peft") -> Path:
+    def export_best(
+        self, study: Study, out: str | Path, *, format: Format = "peft", number: int | None = None
+    ) -> Path:
         """Write the best trial's model for another program.
 
         Args:
@@ -350,18 +353,22 @@ class FineTuneObjective:
             out: Folder to make.
             format: `"peft"`, the adapter; `"hf"`, a model of transformers with the adapter added;
                 `"litgpt"`, a checkpoint of litgpt's with the adapter added.
+            number: As in `best_adapter`.
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: If the study has no completed trial, there is no such format, the model has
-                no such form, or the folder is there and not empty.
+            ValueError: As `best_adapter`; if there is no such format, the model has no such form,
+                or the folder is there and not empty.
         """
         folder = Path(out).expanduser()
         check_export(folder, format)  # before an adapter that is lost is trained again
         return export_tuned(
-            self._resources().backend, self.best_adapter(study), folder, format=format
+            self._resources().backend,
+            self.best_adapter(study, number=number),
+            folder,
+            format=format,
         )
 
     def evaluate_final(self, adapter: str | Path) -> FinalComparison:
@@ -385,6 +392,7 @@ class FineTuneObjective:
         *,
         limit: int | None = None,
         ids: Mapping[str, Sequence[int]] | None = None,
+        number: int | None = None,
     ) -> FinalComparison:
         """Score the untuned and the best model on tasks that no trial has seen, once.
 
@@ -396,17 +404,19 @@ class FineTuneObjective:
             tasks: lm-eval tasks or `.jsonl` files of questions.
             limit: Questions of each task, the first ones; all by default.
             ids: Exactly which questions of a task, by its name.
+            number: As in `best_adapter`.
 
         Raises:
-            ValueError: If the tuning asked one of the questions, or the study has no result.
+            ValueError: If the tuning asked one of the questions; and as `best_adapter`.
         """
+        tested = chosen_trial(study, number).number
         asked = {
             "tasks": list(tasks),
             "limit": limit,
             "ids": {name: list(chosen) for name, chosen in (ids or {}).items()},
         }
         config = dataclasses.replace(self.config, test_tasks=tuple(tasks))  # refuses tuning tasks
-        key = f"final test of trial {study.best_trial.number}: {json.dumps(asked, sort_keys=True)}"
+        key = f"final test of trial {tested}: {json.dumps(asked, sort_keys=True)}"
         kept = study.user_attrs.get(key)
         if kept is not None:
             return FinalComparison(_from_json(kept["base"]), _from_json(kept["tuned"]))
@@ -414,7 +424,7 @@ class FineTuneObjective:
         if scorer is None:
             raise ValueError("tasks is empty, expected at least one, such as ['hellaswag'].")
         check_held_out(self._resources().scorer, scorer)
-        result = self._compared(scorer, self.best_adapter(study))
+        result = self._compared(scorer, self.best_adapter(study, number=tested))
         study.set_user_attr(key, {"base": _to_json(result.base), "tuned": _to_json(result.tuned)})
         return result
 
@@ -669,6 +679,31 @@ class FineTuneObjective:
             value=result.value,
             export=network.export,
         )
+
+
+def chosen_trial(study: Study, number: int | None = None) -> FrozenTrial:
+    """The best trial, or the one of a number.
+
+    Raises:
+        ValueError: If there is no such completed trial, or no number is given and the study has
+            several objectives.
+    """
+    if number is None and len(study.directions) > 1:
+        front = [trial.number for trial in study.best_trials]
+        raise ValueError(
+            f"The study {study.study_name!r} has two objectives and no single best trial; give the "
+            f"number of one that no other trial beats: {front}."
+        )
+    if number is None:
+        return study.best_trial
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for trial in completed:
+        if trial.number == number:
+            return trial
+    raise ValueError(
+        f"Trial {number} of the study {study.study_name!r} has not completed, expected one of "
+        f"{[trial.number for trial in completed]}."
+    )
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

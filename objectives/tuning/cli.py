@@ -74,10 +74,10 @@ def make_parser() -> ArgumentParser:
     commands.add_subcommand("tune", tune, help="Run the trials of a study that are left.")
     commands.add_subcommand(
         "test",
-        _command(),
+        _of_a_trial(),
         help="Score the untuned and the best model on test_tasks, once.",
     )
-    export = _command()
+    export = _of_a_trial()
     export.add_argument("--to", type=Path, help="Folder to make.")
     export.add_argument(
         "--form",
@@ -92,6 +92,17 @@ def make_parser() -> ArgumentParser:
         "estimate",
         _command(),
         help="Say how much memory a trial needs, at the lowest and the highest rank.",
+    )
+    return parser
+
+
+def _of_a_trial() -> ArgumentParser:
+    parser = _command()
+    parser.add_argument(
+        "--trial",
+        type=int | None,
+        help="Number of a trial instead of the best one; where there are two objectives, one of "
+        "those that no other trial beats.",
     )
     return parser
 
@@ -133,11 +144,11 @@ def _run(command: str, values: Namespace, config: FineTuneConfig, settings: Stud
     from objectives.tuning import session
 
     if command == "test":
-        return _test(config, settings)
+        return _test(config, settings, number=values.trial)
     if command == "estimate":
         return _estimate(config)
     if command == "export":
-        return _export(config, settings, to=values.to, form=values.form)
+        return _export(config, settings, values)
     if values.dry_run:
         return _dry_run(config, settings)
     return session.run(config, settings)
@@ -160,38 +171,44 @@ def _dry_run(config: FineTuneConfig, settings: StudySettings) -> int:
     return 0
 
 
-def _test(config: FineTuneConfig, settings: StudySettings) -> int:
+def _test(config: FineTuneConfig, settings: StudySettings, *, number: int | None) -> int:
     import objectives
+    from objectives.finetune import chosen_trial
     from objectives.tuning.session import say, score_rows, table, with_error
     from objectives.tuning.study import load_study
 
     if not config.test_tasks:
         raise ValueError("test_tasks is empty; name at least one task that no trial has seen.")
     study = load_study(config, settings)
+    tested = chosen_trial(study, number).number
     objective = objectives.FineTuneObjective(config)
     result = objective.final_test(
         study,
         config.test_tasks,
         limit=config.test_question_limit,
         ids=config.test_question_ids,
+        number=tested,
     )
-    rows: list[tuple[str, ...]] = [("", "untuned", f"best, trial {study.best_trial.number}")]
+    rows: list[tuple[str, ...]] = [("", "untuned", f"{'best, ' * (number is None)}trial {tested}")]
     for name, measured in score_rows(result.base, result.tuned).items():
         rows.append((name, *map(with_error, measured)))
     say(table(rows))
     return 0
 
 
-def _export(config: FineTuneConfig, settings: StudySettings, *, to: Path | None, form: Any) -> int:
+def _export(config: FineTuneConfig, settings: StudySettings, values: Namespace) -> int:
     import objectives
+    from objectives.finetune import chosen_trial
     from objectives.tuning.session import say
     from objectives.tuning.study import load_study
 
-    if to is None:
+    if values.to is None:
         raise ValueError("to is not given; name a folder to make: --to exported.")
     study = load_study(config, settings)
-    folder = objectives.FineTuneObjective(config).export_best(study, to, format=form)
-    say(f"Trial {study.best_trial.number} as {form}: {folder}")
+    number = chosen_trial(study, values.trial).number
+    objective = objectives.FineTuneObjective(config)
+    folder = objective.export_best(study, values.to, format=values.form, number=number)
+    say(f"Trial {number} as {values.form}: {folder}")
     return 0
 
 

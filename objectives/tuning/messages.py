@@ -17,7 +17,7 @@ from objectives.tuning.named import did_you_mean
 from objectives.tuning.settings import StudySettings
 
 _KINDS: Final = (FineTuneConfig, StudySettings)
-_OF_COMMANDS: Final = ("dry_run", "to", "form")
+_OF_COMMANDS: Final = ("dry_run", "to", "form", "trial")
 _UNKNOWN_KEY: Final = re.compile(r"(?:Key|nested key) '([^']+)'(?: is not expected)?")
 _UNKNOWN_OPTION: Final = re.compile(r"Unrecognized arguments: --([^\s=]+)")
 _BAD_VALUE: Final = re.compile(r'Parser key "([^"]+)":\s*')

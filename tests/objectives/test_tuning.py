@@ -334,6 +334,16 @@ def test_two_objectives_have_a_front_of_best_trials(
     printed = capsys.readouterr().out
     front = printed[printed.index("No other trial beats:") :]
     assert all(f"trial {trial.number}:" in front for trial in study.best_trials)
+    last = study.best_trials[-1].number
+    given = ["--test_tasks", json.dumps([str(QUESTIONS)]), "--test_question_limit", "4"]
+    assert main(["test", str(file), *given]) == 2
+    assert "has two objectives and no single best trial; give" in capsys.readouterr().err
+    assert main(["test", str(file), *given, "--trial", "99"]) == 2
+    assert "Trial 99 of the study 'lora' has not completed" in capsys.readouterr().err
+    assert main(["test", str(file), *given, "--trial", str(last)]) == 0
+    assert f"untuned        trial {last}" in capsys.readouterr().out
+    assert main(["export", str(file), "--to", str(tmp_path / "to"), "--trial", str(last)]) == 0
+    assert f"Trial {last} as peft" in capsys.readouterr().out
 
 
 def wait(path: Path) -> None:
