@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -155,6 +156,7 @@ class FineTuneConfig:
 
     def __post_init__(self) -> None:
         self._check_counts()
+        self._check_kinds()
         self._check_amounts()
         self._check_choices()
         self._check_tasks()
@@ -172,6 +174,23 @@ class FineTuneConfig:
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise ValueError(
                     f"{name} is {value!r}, expected a whole number of at least {lowest}."
+                )
+
+    def _check_kinds(self) -> None:
+        for name in _AMOUNTS:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"{name} is {value!r}, expected a number.")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False.")
+        for name in ("question_ids", "test_question_ids"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected numbers by task: "
+                    "{'hellaswag': range(1000)}."
                 )
 
     def _check_amounts(self) -> None:
@@ -313,7 +332,17 @@ _OPTIONAL: Final = (
     "test_question_limit",
     "max_train_samples",
     "max_validation_samples",
+    "memory_limit",
+    "gradient_clip",
 )
+_AMOUNTS: Final = (
+    "warmup_fraction",
+    "validation_split",
+    "train_share",
+    "memory_limit",
+    "gradient_clip",
+)
+_SWITCHES: Final = ("four_bit", "mask_prompt", "packing", "activation_checkpointing")
 METHODS: Final = {
     "litgpt": ("lora", "rslora", "adapter", "adapter_v2"),
     "peft": ("lora", "rslora", "dora", "ia3"),

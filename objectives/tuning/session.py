@@ -178,12 +178,18 @@ def _single_objective(tuning: Tuning, best: FrozenTrial | None, *, final: bool) 
     page = write_report(
         study,
         output / "report.html",
-        title=f"LoRA on {tuning.config.model}",
+        title=f"LoRA on {_model_name(tuning.config.model)}",
         baseline=None if best is None else objective.base_result().value,
         scores=_final_scores(tuning) if best is not None and final else None,
         sections=[] if best is None else [*_bounds(tuning), *_partition(tuning)],
     )
     say(f"Report          {page}")
+
+
+def _model_name(model: str | Path) -> str:
+    """A folder's own name, or the name on the hub."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else str(model)
 
 
 def _final_scores(tuning: Tuning) -> Mapping[str, Any]:

@@ -41,7 +41,7 @@ def test_the_reference_recipe(
         "learning_rate", "weight_decay", "rank", "alpha", "dropout", "grad_batches",
     }  # fmt: skip
     assert "questions acc_norm (12 questions)" in capsys.readouterr().out
-    assert (tmp_path / "report.html").exists()
+    assert "LoRA on tiny_llama" in (tmp_path / "report.html").read_text()
 
 
 def test_the_peft_backend(
