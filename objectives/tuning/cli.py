@@ -43,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(ValueError(explained(str(error), given)))
     except ValueError as error:
         return complain(error)
+    from optuna.exceptions import StorageInternalError
+
     from objectives.memory import OutOfMemoryError
 
     command, values = parsed.subcommand, parsed[parsed.subcommand]
     try:
         config, settings = _built(values)
         return _run(command, values, config, settings)
-    except (ValueError, ImportError, OSError, OutOfMemoryError) as error:
+    except (ValueError, ImportError, OSError, OutOfMemoryError, StorageInternalError) as error:
         return complain(error)
     except KeyboardInterrupt:
         return 130

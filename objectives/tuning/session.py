@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from tqdm import tqdm
 
@@ -67,12 +68,21 @@ def run(config: FineTuneConfig, settings: StudySettings) -> int:
     except KeyboardInterrupt:
         say("\nStopped. The trials are kept; the same command makes the scores and the report.")
         return 130
+    except StorageInternalError as error:
+        return complain(error)
     return code
 
 
 def complain(error: BaseException) -> int:
     """Print an error without a traceback; returns the exit code 2."""
-    say(f"error: {error}", file=sys.stderr)
+    message = str(error)
+    if isinstance(error, StorageInternalError):  # a full disk, or a database that is gone
+        reason = str(error.__cause__ or error).splitlines()[0]
+        message = (
+            f"the study's database failed ({reason}); trials that have ended are kept. Make room, "
+            "or start the database, and give the same command again."
+        )
+    say(f"error: {message}", file=sys.stderr)
     return 2
 
 

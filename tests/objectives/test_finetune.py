@@ -4,13 +4,12 @@ import dataclasses
 import logging
 import pickle
 import random
-import resource
 import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -237,22 +236,12 @@ def test_an_exception_is_a_failed_trial(
     assert not (tmp_path / "results").exists()
 
 
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """The operating system refuses longer files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("changes", [{}, {"backend": "peft"}, {"method": "adapter_v2"}])
 def test_a_full_disk_costs_the_adapter_but_not_the_value(
     make_config: MakeConfig,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    files_up_to: Callable[[int], AbstractContextManager[None]],
     changes: dict[str, Any],
 ) -> None:
     space = SearchSpace.preset("demo").override(rank=16, alpha=16, dropout=0)

@@ -8,6 +8,8 @@ import errno
 import json
 import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,23 @@ def test_a_folder_that_can_not_be_made_is_named(
     assert main(["tune", str(yaml_file(tmp_path))]) == 2
     expected = f"output_dir is {str(out)!r}, which can't be made (Operation not permitted)"
     assert expected in capsys.readouterr().err
+
+
+def test_a_database_without_room_loses_no_trial(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    files_up_to: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    file = str(yaml_file(tmp_path, sampler="direct", sampler_settings={}, n_trials=1))
+    assert main(["tune", file]) == 0
+    size = (tmp_path / "out" / "study.db").stat().st_size
+    with files_up_to(size):
+        assert main(["tune", file, "--n_trials", "60"]) == 2
+    assert "error: the study's database failed (" in capsys.readouterr().err
+    done = [trial.value for trial in trials_in(tmp_path / "out") if trial.value is not None]
+    assert main(["tune", file, "--n_trials", str(len(done) + 1)]) == 0
+    again = [trial.value for trial in trials_in(tmp_path / "out") if trial.value is not None]
+    assert again[:-1] == done
 
 
 def test_a_wrong_key_in_a_file_is_named_with_the_nearest_right_one(
