@@ -7,6 +7,7 @@ that doubles after a probe that paid and halves after one that did not.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_partition.core.box import Axis, ChoiceAxis, GridAxis
-from optuna_partition.core.claim import Claim, Probe, Status
+from optuna_partition.core.claim import Claim, Probe, Record, Status
 from optuna_partition.core.points import spread
 from optuna_partition.core.tree import Tree
 
@@ -26,6 +27,9 @@ FloatArray = NDArray[np.float64]
 _FIRST_WIDTH, _LEAST_WIDTH, _LARGEST_WIDTH = 1 / 3, 1e-4, 1.0
 # Workers that probe at the same time take the whole width and half of it in turn.
 _SHARES = (1.0, 0.5)
+# So many of the latest probes decide on the width: those of many workers, and one that never ends
+# counts for a while only.
+_RECENT = 32
 # How often one ask halves the region when its minimizer lies within this part of it of a known
 # point.
 _HALVINGS, _CLOSE = 3, 0.1
@@ -45,6 +49,9 @@ _PARTS = np.array([1.0, 0.5, 0.25, 0.1])[:, None]
 def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None:
     """The next evaluation of a rule that probes between the divisions.
 
+    A probe also takes the place of a division that would open a round while values of the latest
+    one are on their way: it would be chosen without them.
+
     Args:
         tree: The partition, grouped as the rule needs it.
         rule: Chooses the next division.
@@ -54,8 +61,19 @@ def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None
     """
     latest = next(tree.latest_probes(), None)
     before = None if latest is None else latest.claim.probe
-    is_turn = _is_turn(tree.count - (before.count if before else 0))
-    return (trust_region_probe(tree) if is_turn else None) or rule(tree)
+    if _is_turn(tree.count - (before.count if before else 0)):
+        return trust_region_probe(tree) or rule(tree)
+    claim = rule(tree)
+    return (trust_region_probe(tree) if _is_early(tree, claim) else None) or claim
+
+
+def _is_early(tree: Tree, claim: Claim | None) -> bool:
+    """Whether a claim goes beyond the latest round, of which values are on their way."""
+    if claim is not None and claim.round is not None and claim.round.number <= tree.round:
+        return False
+    nodes = [member.node for member in tree.members(tree.round) if member.node is not None]
+    waits = any(e.status is Status.PENDING for node in nodes for e in node.division)
+    return waits and tree.owed() is None
 
 
 def trust_region_probe(tree: Tree) -> Claim | None:
@@ -75,24 +93,28 @@ def _is_turn(waited: int) -> bool:
 
 
 def _width(tree: Tree) -> float:
-    """Half-width of the trust region after the probes so far."""
-    pending, width = 0, _FIRST_WIDTH
-    for record in tree.latest_probes():
-        probe = record.claim.probe
-        assert probe is not None
-        if probe.width == 0:
-            continue
-        if record.status is Status.PENDING:
-            pending += 1
-            continue
-        paid = (
-            record.status is Status.KNOWN
-            and record.violation == 0
-            and (probe.best is None or record.value < probe.best)
-        )
-        width = probe.width * (2.0 if paid else 0.5)
-        break
+    """Half-width of the trust region after the probes so far.
+
+    Of the latest ones, as many as there are workers that probe, the best that paid decides; if none
+    has paid, the widest. With one worker that is the last one.
+    """
+    latest = itertools.islice(tree.latest_probes(), _RECENT)
+    found = [(record, record.claim.probe) for record in latest if record.claim.probe is not None]
+    found = [(record, probe) for record, probe in found if probe.width > 0]
+    pending = sum(record.status is Status.PENDING for record, _ in found)
+    ended = [(r, probe) for r, probe in found if r.status is not Status.PENDING][: pending + 1]
+    paid = [(record.value, probe.width) for record, probe in ended if _has_paid(record, probe)]
+    if paid:
+        width = 2.0 * min(paid, key=lambda item: item[0])[1]
+    else:
+        width = max((0.5 * probe.width for _, probe in ended), default=_FIRST_WIDTH)
     return min(max(width * _SHARES[pending % len(_SHARES)], _LEAST_WIDTH), _LARGEST_WIDTH)
+
+
+def _has_paid(record: Record, probe: Probe) -> bool:
+    """Whether a probe found what it was meant to."""
+    feasible = record.status is Status.KNOWN and record.violation == 0
+    return feasible and (probe.best is None or record.value < probe.best)
 
 
 def _probe_around(tree: Tree, best: int, width: float) -> Claim | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import reprlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,16 @@ _INFINITY = float("inf")
 # So many claims are read before the search takes them in: reading and taking in are much code each,
 # and a processor's cache holds one of them. It saves a tenth of the time, and 512 lose it again.
 _BATCH = 64
+# What reading can raise when the attribute holds anything at all: no dictionary where one is due,
+# numbers beyond all floats, lists a thousand levels deep.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class ClaimFormatError(ValueError):
@@ -110,9 +121,9 @@ def read_entry(trial: FrozenTrial) -> Entry | None:
             rest = [trial.system_attrs[f"{KEY}:{i}"] for i in range(1, int(count))]
             piece += "".join(rest)
         return _from_json(json.loads(piece))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ClaimFormatError(
-            f"attribute {KEY!r} of trial {trial.number} is {first!r}, expected a claim."
+            f"attribute {KEY!r} of trial {trial.number} is {reprlib.repr(first)}, expected a claim."
         ) from error
 
 
@@ -213,7 +224,7 @@ class Journal:
             claim = self._geometry.from_json(entry.claim)
             if not self._geometry.fits(self.search, claim):
                 raise ValueError(f"{claim} is not part of the box")
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             self._warn("format", f"claim of trial {trial.number} is ignored: {error}")
             return None
         return claim
