@@ -49,9 +49,6 @@ _PARTS = np.array([1.0, 0.5, 0.25, 0.1])[:, None]
 def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None:
     """The next evaluation of a rule that probes between the divisions.
 
-    A probe also takes the place of a division that would open a round while values of the latest
-    one are on their way: it would be chosen without them.
-
     Args:
         tree: The partition, grouped as the rule needs it.
         rule: Chooses the next division.
@@ -61,19 +58,8 @@ def refined(tree: Tree, *, rule: Callable[[Tree], Claim | None]) -> Claim | None
     """
     latest = next(tree.latest_probes(), None)
     before = None if latest is None else latest.claim.probe
-    if _is_turn(tree.count - (before.count if before else 0)):
-        return trust_region_probe(tree) or rule(tree)
-    claim = rule(tree)
-    return (trust_region_probe(tree) if _is_early(tree, claim) else None) or claim
-
-
-def _is_early(tree: Tree, claim: Claim | None) -> bool:
-    """Whether a claim goes beyond the latest round, of which values are on their way."""
-    if claim is not None and claim.round is not None and claim.round.number <= tree.round:
-        return False
-    nodes = [member.node for member in tree.members(tree.round) if member.node is not None]
-    waits = any(e.status is Status.PENDING for node in nodes for e in node.division)
-    return waits and tree.owed() is None
+    is_turn = _is_turn(tree.count - (before.count if before else 0))
+    return (trust_region_probe(tree) if is_turn else None) or rule(tree)
 
 
 def trust_region_probe(tree: Tree) -> Claim | None:

@@ -10,11 +10,24 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, FloatDistribution
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_partition import BaMSOOSampler, FDASampler, IMGPOSampler, SOOSampler, StoSOOSampler
+from optuna_partition import (
+    BaMSOOSampler,
+    BoTorchGPSampler,
+    DIRECTSampler,
+    FDASampler,
+    IMGPOSampler,
+    LOGOSampler,
+    MOSOOSampler,
+    SequOOLSampler,
+    SOOSampler,
+    StoSOOSampler,
+)
 from optuna_partition.core.cell import Cell, depth, one_longest_side
 from optuna_partition.core.claim import Claim, Round
 from optuna_partition.samplers import _journal
@@ -142,6 +155,77 @@ def test_a_damaged_claim_stops_no_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             study.optimize(objective, n_trials=4)
+
+
+NAMES = ["cell", "axis", "round", "selected", "probe", "skips", "skip_rounds", "repeat"]
+NAMES += ["max_depth", "best", "width", "level", "reach", "kind", "path", "scale", "index"]
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just(10**400),
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.sampled_from(NAMES), part),
+    max_leaves=10,
+)
+
+
+@st.composite
+def attributes(draw: st.DrawFn, claims: list[dict[str, Any]]) -> Any:
+    """What somebody may have written where a claim belongs."""
+    claim = dict(draw(st.sampled_from(claims)))
+    for name in draw(st.lists(st.sampled_from([*claim, *NAMES]), max_size=2)):
+        claim[name] = draw(ANYTHING)
+    text = json.dumps(claim)
+    count = draw(st.sampled_from(["1", "1", "1", "2", "0", "-1", "1" * 30, "1" * 5000]))
+    return draw(
+        st.sampled_from([f"{count};{text}", f"1;{text[: len(text) // 2]}", "1;" + "[" * 100_000])
+        | ANYTHING
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        SOOSampler,
+        DIRECTSampler,
+        functools.partial(DIRECTSampler, variant="jones1993"),
+        LOGOSampler,
+        functools.partial(SequOOLSampler, n_trials=20),
+        functools.partial(StoSOOSampler, n_trials=20),
+        MOSOOSampler,
+        FDASampler,
+        BoTorchGPSampler,
+    ],
+)
+def test_whatever_the_attribute_holds_the_study_goes_on(make: Callable[..., BaseSampler]) -> None:
+    small: Space = {"x": FloatDistribution(-1.5, 4.0), "n": IntDistribution(3, 9)}
+
+    def value(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", -1.5, 4.0) ** 2 + trial.suggest_int("n", 3, 9)
+
+    whole = optuna.create_study(sampler=make(search_space=small))
+    whole.optimize(value, n_trials=9)
+    texts = [str(trial.system_attrs[KEY]) for trial in whole.trials]
+    claims = [json.loads(text[2:]) for text in texts if text.startswith("1;")]
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(attributes(claims), st.booleans())
+    def goes_on(attribute: Any, ended: bool) -> None:
+        study = optuna.create_study(sampler=make(search_space=small))
+        study.optimize(value, n_trials=2)
+        trial = new_trial(study)
+        write_attribute(study, trial, KEY, attribute)
+        if ended:
+            study.tell(trial.number, 1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            study.optimize(value, n_trials=3)
+        assert len([w for w in caught if "is ignored" in str(w.message)]) <= 1
+        assert [t.state for t in study.trials[-3:]] == [TrialState.COMPLETE] * 3
+
+    goes_on()
 
 
 def test_a_cell_that_the_box_does_not_have_is_ignored(

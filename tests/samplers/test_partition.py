@@ -24,7 +24,18 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from optuna_partition import DIRECTSampler, SOOSampler, SpaceExhaustedError
+from optuna_partition import (
+    BaMSOOSampler,
+    DIRECTSampler,
+    FDASampler,
+    IMGPOSampler,
+    LOGOSampler,
+    PartitionGPSampler,
+    SequOOLSampler,
+    SOOSampler,
+    SpaceExhaustedError,
+    StoSOOSampler,
+)
 from optuna_partition.samplers import PartitionSampler
 from optuna_partition.samplers._journal import read_entry
 
@@ -471,6 +482,76 @@ def test_another_division_starts_its_own_tree_with_a_warning(objective: Objectiv
     study.sampler = DIRECTSampler(variant="jones1993")
     with pytest.warns(UserWarning, match="in another way; such trials count as observations"):
         study.optimize(objective, n_trials=10)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warns"),
+    [
+        (LOGOSampler(width=2), LOGOSampler(width=5), False),
+        (LOGOSampler(width=5), LOGOSampler(), False),
+        (SequOOLSampler(n_trials=40), SequOOLSampler(n_trials=20), False),
+        (SequOOLSampler(n_trials=10), SequOOLSampler(n_trials=60), False),
+        (SOOSampler(h_max=2), SOOSampler(refine=True), False),
+        (DIRECTSampler(), DIRECTSampler(refine=False, epsilon=0.1), False),
+        (DIRECTSampler(), DIRECTSampler(variant="jones1993"), True),
+        (DIRECTSampler(variant="jones1993"), DIRECTSampler(variant="locally_biased"), False),
+        (FDASampler(depth=2), FDASampler(depth=1), True),
+        (FDASampler(), SOOSampler(), True),
+        (StoSOOSampler(n_trials=40, repeats=1), BaMSOOSampler(), False),
+        (IMGPOSampler(), SOOSampler(max_retries=0), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_changed_setting_goes_on_and_repeats_nothing(
+    before: PartitionSampler, after: PartitionSampler, warns: bool, objective: Objective
+) -> None:
+    study = optuna.create_study(sampler=before)
+    study.optimize(objective, n_trials=20)
+    study.sampler = after
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        study.optimize(objective, n_trials=20)
+    assert len([w for w in caught if "in another way" in str(w.message)]) == warns
+    assert len({tuple(sorted(p.items())) for p in parameters(study)}) == 40
+
+
+def test_different_samplers_take_turns_on_one_study(objective: Objective, space: Space) -> None:
+    makers = (DIRECTSampler, SOOSampler, LOGOSampler, FDASampler, PartitionGPSampler)
+    samplers = [make(search_space=space) for make in makers]
+    study = optuna.create_study()
+    running: list[optuna.Trial] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for turn in range(40):
+            study.sampler = samplers[turn % len(samplers)]
+            running.append(study.ask(space))
+            if len(running) == 4:
+                trial = running.pop(0)
+                study.tell(trial, objective(trial))
+    assert len({tuple(sorted(p.items())) for p in parameters(study)}) == 40
+
+
+def test_a_trial_told_by_hand_counts_and_its_worker_is_refused(factory: Factory) -> None:
+    study = optuna.create_study(sampler=factory(search_space=LINE))
+    study.optimize(line, n_trials=2)
+    trial = study.ask(LINE)
+    study.tell(trial.number, 0.5)
+    with pytest.raises(ValueError, match="COMPLETE"):
+        study.tell(trial, 1.0)
+    study.optimize(line, n_trials=10)
+    assert len({p["x"] for p in parameters(study)}) == 13
+
+
+def test_a_study_that_was_deleted_and_made_again_starts_anew(factory: Factory) -> None:
+    sampler = factory(search_space=LINE)
+    storage = optuna.storages.InMemoryStorage()
+    found = []
+    for _ in range(2):
+        study = optuna.create_study(study_name="s", storage=storage, sampler=sampler)
+        study.optimize(line, n_trials=6)
+        found.append(parameters(study))
+        optuna.delete_study(study_name="s", storage=storage)
+    assert found[0] == found[1]
 
 
 # Spaces
