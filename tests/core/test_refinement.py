@@ -22,6 +22,7 @@ from optuna_partition.core.refinement import (
     _fit,
     _quadratic_minimizer,
     _reach,
+    _width,
 )
 from optuna_partition.core.tree import Tree
 
@@ -132,6 +133,36 @@ def test_workers_at_one_time_do_not_probe_one_place(methods: Any, make_float_box
     assert len(running) > 3
     for one, other in itertools.combinations(running, 2):
         assert np.abs(one - other).max() > 1e-3
+
+
+def test_the_best_of_several_workers_probes_decides_on_the_width(
+    methods: Any, make_float_box: Any
+) -> None:
+    tree: Tree = methods["refined"].tree(make_float_box([-3.0, 2.0], [5.0, 3.0]))
+    tree.record(0, Record(Claim(tree.root), Status.KNOWN, 9.0))
+
+    def end(number: int, width: float, value: float | None) -> None:
+        claim = Claim(tree.root, probe=Probe((0.1 + number / 20, 0.3), 5.0, width, number))
+        status = Status.PENDING if value is None else Status.KNOWN
+        tree.record(number, Record(claim, status, 0.0 if value is None else value))
+
+    assert _width(tree) == 1 / 3
+    end(1, 0.4, 6.0)
+    assert _width(tree) == 0.2
+    end(2, 0.1, 4.0)
+    assert _width(tree) == 0.2
+    end(3, 0.05, 4.5)
+    assert _width(tree) == 0.1  # one worker: the last probe alone
+    end(4, 0.3, None)
+    assert _width(tree) == 0.5 * 0.2  # two of them: the better one, and half of it in turn
+    end(5, 0.02, 7.0)
+    end(6, 0.06, 8.0)
+    assert _width(tree) == 0.5 * 0.03  # nothing paid: half of the widest
+    end(7, 0.3, None)
+    assert _width(tree) == 0.1  # three of them: one had paid
+    for number in range(8, 40):
+        end(number, 0.08, 6.0)
+    assert _width(tree) == 0.04  # who never ends is forgotten
 
 
 def test_points_hold_every_trial_whatever_became_of_it(methods: Any) -> None:

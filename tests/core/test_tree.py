@@ -131,6 +131,18 @@ def test_no_two_evaluations_decode_to_the_same_parameters(
 
 @LAWS
 @given(data=st.data(), seed=st.integers(0, 10**6), workers=st.integers(1, 9))
+def test_the_center_of_a_leaf_lies_in_it(
+    method: Any, boxes: st.SearchStrategy[Box], data: st.DataObject, seed: int, workers: int
+) -> None:
+    state = Workers(method, data.draw(boxes), seed, workers)
+    state.run(60)
+    tree = state.tree
+    for leaf in tree.leaves:
+        assert tree.place_of(cells.center(tree.box, leaf)) is tree.find(leaf)
+
+
+@LAWS
+@given(data=st.data(), seed=st.integers(0, 10**6), workers=st.integers(1, 9))
 def test_the_order_of_claims_does_not_matter(
     method: Any, boxes: st.SearchStrategy[Box], data: st.DataObject, seed: int, workers: int
 ) -> None:

@@ -48,3 +48,20 @@ def test_the_warning_is_optunas(study: optuna.Study) -> None:
     )
     assert "`x` in Trial#0 is sampled independently using `RandomSampler`" in text
     assert "`SOOSampler`" in text
+
+
+@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+def test_what_was_read_before_is_brought_up_to_date(
+    storage: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("sqlite") if storage == "sqlite" else None
+    study = optuna.create_study(storage=url)
+    trials = [study.ask() for _ in range(3)]
+    known = _compat.refreshed(study, [], ())
+    study.tell(trials[1], 1.0)
+    trials[0].suggest_float("x", 0, 1)
+    trials.append(study.ask())
+    known = _compat.refreshed(study, known, (0, 1, 2))
+    assert known == _compat.read_trials(study)
+    assert [t.state.is_finished() for t in known] == [False, True, False, False]
+    assert _compat.refreshed(study, known, (0, 2, 3)) == _compat.read_trials(study)
