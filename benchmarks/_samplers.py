@@ -91,17 +91,17 @@ def _botorch(**settings: Any) -> BaseSampler:
 
 
 OURS: Final[Mapping[str, Entry]] = {
-    "DIRECT": ours(DIRECTSampler, version="2"),
+    "DIRECT": ours(DIRECTSampler, version="3"),
     "DIRECT, refine=False": ours(DIRECTSampler, refine=False),
     "DIRECT-L": ours(DIRECTSampler, variant="locally_biased"),
     "DIRECT 1993": ours(DIRECTSampler, variant="jones1993"),
     "SOO": ours(SOOSampler),
-    "SOO, refine=True": ours(SOOSampler, refine=True, version="2"),
+    "SOO, refine=True": ours(SOOSampler, refine=True, version="3"),
     'SOO, h_max="sqrt"': ours(SOOSampler, h_max="sqrt"),
     "SequOOL": ours(SequOOLSampler, budget="n_trials"),
     "LOGO": ours(LOGOSampler),
     "LOGO, width 5": ours(LOGOSampler, width=5),
-    "LOGO, refine=True": ours(LOGOSampler, refine=True, version="2"),
+    "LOGO, refine=True": ours(LOGOSampler, refine=True, version="3"),
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),

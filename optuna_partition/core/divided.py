@@ -14,7 +14,7 @@ class Divided:
 
     def __init__(self) -> None:
         self._nodes: dict[int, set[Node]] = {}
-        # Made when a rule asks for them, and kept as long as nothing changes at their depth.
+        # Made when a rule asks for them, and kept as long as nothing leaves and no rank changes.
         self._ranked: dict[int, list[tuple[Rank, Node]]] = {}
 
     def __len__(self) -> int:
@@ -23,8 +23,11 @@ class Divided:
 
     def add(self, node: Node) -> None:
         """Take a node in."""
-        self._nodes.setdefault(node.depth, set()).add(node)
-        self._ranked.pop(node.depth, None)
+        nodes = self._nodes.setdefault(node.depth, set())
+        ranked = self._ranked.get(node.depth)
+        if ranked is not None and node not in nodes:
+            bisect.insort(ranked, (node.rank, node))
+        nodes.add(node)
 
     def discard(self, node: Node) -> None:
         """Leave out a node that is not divided any more, or not part of the tree."""
