@@ -107,7 +107,7 @@ OURS: Final[Mapping[str, Entry]] = {
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
     "BaMSOO": ours(BaMSOOSampler),
     "IMGPO": ours(IMGPOSampler),
-    "PartitionGP": ours(PartitionGPSampler, seeded=True),
+    "PartitionGP": ours(PartitionGPSampler, seeded=True, version="2"),
     "BoTorchGP": ours(BoTorchGPSampler, seeded=True),
 }
 # Ours with a model: dozens of ms an ask, and of these the slow ones: hundreds.
