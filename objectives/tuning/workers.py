@@ -65,6 +65,8 @@ def _interrupt(processes: Sequence[BaseProcess], *, after: float) -> None:
 
 
 def _run(work: Callable[..., None], *arguments: Any) -> None:
+    # A shell lets jobs in the background ignore the signal that ends a worker here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         work(*arguments)
     except KeyboardInterrupt:

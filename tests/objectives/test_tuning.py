@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -370,7 +371,12 @@ def wait(path: Path) -> None:
     time.sleep(600)
 
 
-def test_workers_end_with_the_first_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_workers_end_with_the_first_process(
+    handler: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signal.SIGINT, handler)  # jobs in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     file = tmp_path / "worker"
 
     def work(error: BaseException) -> None:
