@@ -25,7 +25,7 @@ tune: $(VENV)/.tune-installed ## Tune LoRA on SmolLM2-135M; ARGS="--help" lists 
 # Two processes halve the time and need 4 GB; ARGS="-n 0" is one process, for a debugger. A thread of
 # torch each, or they would wait for each other.
 test: lint ## Run every check and every test.
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --cov --cov-report=term-missing $(ARGS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
 lint: lint-code lint-format lint-types lint-layers lint-deps lint-text ## Run every static check.
 
