@@ -9,7 +9,8 @@ is compared with itself at W = 1, by the mean over problems of log10 regret:
 Efficiency is the time of the evaluations finished in the end over W times the time that passed:
 below 1 by evaluations that are cut off at the end, and by workers that had nothing to do. Points
 are duplicates if all parameters are equal. A sampler that plans for its number of trials runs once
-for each budget; one with a seed runs several times, and the mean is taken.
+for each budget. Several workers, and a sampler with a seed, run several times, with other durations
+each time, and the mean is taken.
 """
 
 from __future__ import annotations
@@ -88,14 +89,14 @@ def simulate_all(
     """All runs of a sampler; one that does not plan for its budget has the same for each."""
     entry = SINGLE[name]
     planned = budgets if entry.budgeted else budgets[-1:]
-    repeats = seeds if entry.seeded else 1
     jobs = [(w, n) for w in workers for n in planned]
     runs: dict[int, dict[int, Sequence[Run]]] = {w: {} for w in workers}
     for w, n in _common.progress(jobs, name):
         runs[w][n] = [
             simulate(problem, entry, workers=w, n=n, seed=100 * seed + row)
             for row, problem in enumerate(found)
-            for seed in range(repeats)
+            # One worker's points depend on no durations.
+            for seed in range(seeds if entry.seeded or w > 1 else 1)
         ]
     if not entry.budgeted:
         for of in runs.values():
@@ -196,7 +197,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budgets", type=number, nargs="+", default=[50, 100, 200])
     parser.add_argument("--functions", nargs="+", choices=_problems.NAMES, default=_problems.NAMES)
     parser.add_argument("--copies", type=int, default=1, help="cut copies of each function")
-    parser.add_argument("--seeds", type=number, default=3, help="runs of a sampler with a seed")
+    parser.add_argument(
+        "--seeds", type=number, default=3, help="runs of several workers or of a seed"
+    )
     return parser.parse_args()
 
 

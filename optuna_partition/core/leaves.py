@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import WORST, Rank
@@ -14,6 +15,9 @@ from optuna_partition.core.node import Node
 # of its group, and lies on top.
 _SWEEP = 16
 
+Order = Callable[[Node], Rank]
+by_rank: Order = attrgetter("rank")
+
 
 class Leaves:
     """An index over the leaves; it holds those that can be split by group and rank.
@@ -22,10 +26,12 @@ class Leaves:
 
     Args:
         group: Key of the group that a cell belongs to.
+        order: Rank by which the leaves of a group are ordered.
     """
 
-    def __init__(self, group: Callable[[Cell], int]) -> None:
+    def __init__(self, group: Callable[[Cell], int], order: Order) -> None:
         self._group = group
+        self._order = order
         self._heaps: dict[int, list[tuple[Rank, Node]]] = {}
         self._nodes: dict[Cell, Node] = {}
         self._depths: Counter[int] = Counter()
@@ -56,7 +62,7 @@ class Leaves:
         if node.axes:
             key = self._group(node.cell)
             heap = self._heaps.setdefault(key, [])
-            heapq.heappush(heap, (node.rank, node))
+            heapq.heappush(heap, (self._order(node), node))
             if not len(heap) % _SWEEP:
                 self.best(key)
 
@@ -81,7 +87,7 @@ class Leaves:
     def best(self, key: int) -> Node | None:
         """The best leaf of a group that is known and can be split; the lowest cell on ties."""
         heap = self._heaps.get(key, [])
-        while heap and not _is_current(*heap[0]):
+        while heap and not self._is_current(*heap[0]):
             heapq.heappop(heap)
         if not heap:
             self._heaps.pop(key, None)
@@ -90,17 +96,29 @@ class Leaves:
 
     def candidates(self, key: int) -> list[Node]:
         """All leaves of a group that are known and can be split, ascending."""
-        return sorted({n for rank, n in self._heaps.get(key, ()) if _is_current(rank, n)})
+        return sorted({n for rank, n in self._heaps.get(key, ()) if self._is_current(rank, n)})
+
+    def first(self, key: int, condition: Callable[[Node], bool]) -> Node | None:
+        """The best leaf of a group that is known, can be split and meets a condition."""
+        passed: set[Node] = set()
+        while (best := self.best(key)) and not condition(best):
+            passed.add(heapq.heappop(self._heaps[key])[1])
+        self._restore(passed)
+        return best
 
     def ties(self, key: int) -> list[Node]:
         """All leaves of a group that share its best rank, ascending."""
         found: set[Node] = set()
         best = self.best(key)
-        while best is not None and (top := self.best(key)) and top.rank == best.rank:
+        rank = None if best is None else self._order(best)
+        while best is not None and (top := self.best(key)) and self._order(top) == rank:
             found.add(heapq.heappop(self._heaps[key])[1])
-        for node in found:
-            self.update(node)
+        self._restore(found)
         return sorted(found)
+
+    def _restore(self, popped: Iterable[Node]) -> None:
+        for node in popped:
+            self.update(node)
 
     def groups(self) -> dict[int, Node]:
         """The best leaf of every group that has one, by ascending key."""
@@ -111,9 +129,9 @@ class Leaves:
         """A leaf without a value that can be split: the shallowest, then the best surrounded."""
         return min(self._unknown, key=lambda n: (n.depth, _ancestor_rank(n), n.cell), default=None)
 
-
-def _is_current(rank: Rank, node: Node) -> bool:
-    return node.is_leaf and node.known and node.evaluation.leaf is node and node.rank == rank
+    def _is_current(self, rank: Rank, node: Node) -> bool:
+        is_leaf = node.is_leaf and node.known and node.evaluation.leaf is node
+        return is_leaf and self._order(node) == rank
 
 
 def _ancestors(node: Node) -> Iterator[Node]:

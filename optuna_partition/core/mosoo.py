@@ -6,8 +6,9 @@ of the level, and none that the sweep has divided before, dominates.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import bisect
+import operator
+from collections.abc import Iterable
 
 from optuna_partition.core.claim import Claim, Rank, Round
 from optuna_partition.core.node import Node
@@ -36,7 +37,8 @@ def _continue_sweep(tree: Tree) -> Claim | None:
     divided = {member.node for member in members if member.node is not None}
     # Children lie below their level, so that its remaining leaves are still those of the turn.
     level = max(member.depth for member in members)
-    return _next(tree, Round(tree.round, max_depth), level, sorted(divided))
+    taken = nondominated(node.evaluation.rank for node in divided if node.known)
+    return _next(tree, Round(tree.round, max_depth), level, taken)
 
 
 def _open_sweep(tree: Tree) -> Claim | None:
@@ -46,38 +48,44 @@ def _open_sweep(tree: Tree) -> Claim | None:
     return _next(tree, Round(tree.round + 1, max(tree.depth, depths[0])), 0, [])
 
 
-def _next(tree: Tree, sweep: Round, first: int, divided: list[Node]) -> Claim | None:
-    taken = [node.evaluation.rank for node in divided if node.known]
+def _next(tree: Tree, sweep: Round, first: int, taken: list[Rank]) -> Claim | None:
+    def is_free(leaf: Node) -> bool:
+        return not _is_dominated(leaf.evaluation.rank, taken)
+
+    # Of the leaves of a level the first in the order of ranks that nothing taken dominates is one
+    # that no leaf dominates either: such a leaf comes before it, so that something taken dominates
+    # that leaf, and with it this one.
     for depth in range(first, (sweep.max_depth or 0) + 1):
-        leaves = tree.candidates(depth)
-        ranks = [leaf.evaluation.rank for leaf in leaves]
-        free = nondominated(ranks, among=ranks + taken)
-        if free.any():
-            best = min(
-                (rank, leaf) for rank, leaf, ok in zip(ranks, leaves, free, strict=True) if ok
-            )
-            return tree.divide(best[1], sweep)
+        best = tree.first(depth, is_free)
+        if best is not None:
+            return tree.divide(best, sweep)
     return None
 
 
-def nondominated(ranks: list[Rank], *, among: list[Rank]) -> NDArray[np.bool_]:
-    """Which ranks no other one dominates, (n,).
+def nondominated(ranks: Iterable[Rank]) -> list[Rank]:
+    """The different ranks that no other one dominates, ascending."""
+    front: list[Rank] = []
+    for rank in sorted(set(ranks)):
+        if not _is_dominated(rank, front):
+            front.append(rank)
+    return front
 
-    Args:
-        ranks: n ranks: violation of the constraints, then minimized objectives.
-        among: The ranks that may dominate them.
+
+def _is_dominated(rank: Rank, front: list[Rank]) -> bool:
+    """Whether a rank of an ascending front dominates another one.
+
+    What does comes before it, and of two objectives the last before it does if any.
     """
-    width = max((len(rank) for rank in among), default=2)
-    points, others = _array(ranks, width), _array(among, width)
-    less = others[:, None, 0] < points[None, :, 0]
-    equal = others[:, None, 0] == points[None, :, 0]
-    nowhere_worse = (others[:, None, 1:] <= points[None, :, 1:]).all(axis=2)
-    somewhere_better = (others[:, None, 1:] < points[None, :, 1:]).any(axis=2)
-    dominated = less | (equal & nowhere_worse & somewhere_better)
-    return np.asarray(~dominated.any(axis=0))
+    before = front[: bisect.bisect_left(front, rank)]
+    return any(dominates(other, rank) for other in reversed(before))
 
 
-def _array(ranks: list[Rank], width: int) -> NDArray[np.float64]:
-    """Ranks as rows; that of a failed evaluation is as long as the others."""
-    rows = [rank + rank[-1:] * (width - len(rank)) for rank in ranks]
-    return np.array(rows, dtype=float).reshape(len(ranks), width)
+def dominates(one: Rank, other: Rank) -> bool:
+    """Whether a rank dominates another one.
+
+    It does if it violates the constraints less, or equally, and is nowhere worse and somewhere
+    better. A failed evaluation is the worst in every objective.
+    """
+    if one[0] != other[0] or len(one) != len(other):
+        return one < other
+    return one != other and all(map(operator.le, one, other))

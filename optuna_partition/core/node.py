@@ -84,6 +84,7 @@ class Evaluation:
         adopted: Observations of the very same parameters.
         status: What they amount to.
         rank: Rank if the status is KNOWN.
+        count: Number of repeats with a value.
     """
 
     cell: Cell
@@ -94,6 +95,7 @@ class Evaluation:
     adopted: tuple[Guest, ...] = ()
     status: Status = Status.FAILED
     rank: Rank = field(default=WORST)
+    count: int = 0
 
     def __repr__(self) -> str:
         """Short: nodes and evaluations point at each other."""
@@ -112,11 +114,6 @@ class Evaluation:
     def known(self) -> bool:
         """Whether there is a value; +inf counts, and so does one that stands for an evaluation."""
         return self.status in _HAVE_VALUES
-
-    @property
-    def count(self) -> int:
-        """Number of repeats with a value."""
-        return len(self._values())
 
     @property
     def attempts(self) -> int:
@@ -141,22 +138,20 @@ class Evaluation:
         return 1 + max((sample.repeat for sample in self.samples), default=0)
 
     def holders(self, repeat: int | None = None) -> Iterator[int]:
-        """Trials that hold a repeat of the evaluation, or any, and have not failed."""
+        """Trials that claim a repeat of the evaluation, or any, and have not failed."""
         for sample in self.samples:
             idle = sample.status in (Status.FAILED, Status.SUBSTITUTED)
             if repeat in (None, sample.repeat) and not idle:
                 yield sample.number
-        for guest in self.adopted:
-            if not guest.failed:
-                yield guest.number
 
     def conclude(self, max_retries: int) -> None:
         """Draw the conclusion from all samples."""
         held = self.held
         if isinstance(held, Sample) and held.status is Status.KNOWN and not self.adopted:
-            self.status, self.rank = Status.KNOWN, held.rank
+            self.status, self.rank, self.count = Status.KNOWN, held.rank, 1
             return
         values = self._values()
+        self.count = len(values)
         if values:
             self.status, self.rank = Status.KNOWN, _mean(values)
         elif self.running or any(g.observation.status is Status.PENDING for g in self.adopted):

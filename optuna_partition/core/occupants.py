@@ -24,7 +24,8 @@ def holders_of(shape: Shape, claim: Claim) -> tuple[int, ...]:
         values, repeat = center(shape.box, claim.cell), claim.repeat
         place = shape.leaves.at(claim.cell)  # the way down from the root is long
     guests, evaluations = _found_in(shape, place or place_of(shape.box, shape.root, values), values)
-    found = {guest.number for guest in guests if not guest.failed}
+    first = repeat in (None, 0)  # as which a guest counts
+    found = {guest.number for guest in guests if first and not guest.failed}
     for evaluation in evaluations:
         found.update(evaluation.holders(repeat))
     for number, record in waiting_with(shape, values):

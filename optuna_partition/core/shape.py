@@ -17,7 +17,7 @@ from optuna_partition.core.claim import Claim, Record, Round, same_values
 from optuna_partition.core.descent import node_of, part_with
 from optuna_partition.core.divided import Divided
 from optuna_partition.core.holdings import Holdings
-from optuna_partition.core.leaves import Leaves
+from optuna_partition.core.leaves import Leaves, Order
 from optuna_partition.core.node import Evaluation, Guest, Node, sample_of
 from optuna_partition.core.owed import Owed
 
@@ -32,14 +32,18 @@ class Shape:
         box: The search space.
         division: Axes along which a cell is divided.
         group: Key by which leaves are grouped.
+        order: Rank by which the leaves of a group are ordered; a function of the node's rank and
+            of the number of repeats that it comes from.
         max_retries: How often a failed evaluation is handed out again before it counts as the
             worst.
     """
 
-    def __init__(self, box: Box, *, division: Division, group: Group, max_retries: int) -> None:
+    def __init__(
+        self, box: Box, *, division: Division, group: Group, order: Order, max_retries: int
+    ) -> None:
         self.box = box
         self.holdings = Holdings()
-        self.leaves = Leaves(functools.partial(group, box))
+        self.leaves = Leaves(functools.partial(group, box), order)
         self.divided = Divided()
         self.open: set[Node] = set()
         self.owed = Owed()
@@ -67,10 +71,10 @@ class Shape:
 
     def settle(self, evaluation: Evaluation) -> None:
         """Draw the conclusion from all samples of an evaluation, and tell its leaf."""
-        before = evaluation.status, evaluation.rank
+        before = evaluation.status, evaluation.rank, evaluation.count
         evaluation.conclude(self._max_retries)
         self.owed.update(evaluation)
-        if (evaluation.status, evaluation.rank) == before:
+        if (evaluation.status, evaluation.rank, evaluation.count) == before:
             return
         if evaluation.leaf is not None:
             self.leaves.update(evaluation.leaf)

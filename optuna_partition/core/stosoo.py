@@ -7,6 +7,7 @@ optimistic end of a confidence interval around its mean.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -51,10 +52,10 @@ def default_max_depth(n_evaluations: int, repeats: int) -> int:
 
 
 def stosoo(tree: Tree, *, noise: Noise, h_max: int | None = None) -> Claim | None:
-    """The next evaluation of StoSOO; the tree's leaves are grouped by depth.
+    """The next evaluation of StoSOO.
 
     Args:
-        tree: The partition, grouped by `depth`.
+        tree: The partition, grouped by `depth` and ordered by `optimistic` with the same noise.
         noise: Repeats and confidence intervals.
         h_max: Deepest level that may be divided; None sets no limit.
 
@@ -67,6 +68,7 @@ def stosoo(tree: Tree, *, noise: Noise, h_max: int | None = None) -> Claim | Non
         or _open_sweep(tree, noise, h_max)
         or tree.speculative()
         or _beyond_the_limit(tree, noise)
+        or _without_waiting(tree)
     )
 
 
@@ -77,7 +79,7 @@ def _continue_sweep(tree: Tree, noise: Noise) -> Claim | None:
     rounds = [member.round for member in members]
     sweep = Round(tree.round, max(round_.max_depth or 0 for round_ in rounds))
     divided = [m.node for m in members if m.node is not None and not m.repeat]
-    bound = min((_optimistic(node, noise) for node in divided), default=WORST)
+    bound = min((optimistic(node, noise) for node in divided), default=WORST)
     return _next(tree, sweep, noise, 1 + max(round_.level or 0 for round_ in rounds), bound)
 
 
@@ -91,38 +93,46 @@ def _open_sweep(tree: Tree, noise: Noise, h_max: int | None) -> Claim | None:
 
 
 def _beyond_the_limit(tree: Tree, noise: Noise) -> Claim | None:
-    """Any repeat that is still missing, then nothing: the last resort."""
+    """Any repeat that is still missing."""
     for depth in tree.groups():
-        for leaf in tree.candidates(depth):
-            if _missing(leaf, noise):
-                return tree.repeat(leaf, None)
+        leaf = tree.first(depth, functools.partial(_is_missing, noise=noise))
+        if leaf is not None:
+            return tree.repeat(leaf, None)
+    return None
+
+
+def _without_waiting(tree: Tree) -> Claim | None:
+    """Divide a cell whose last repeats are under way, rather than let a worker idle."""
+    for leaf in tree.groups().values():
+        return tree.divide(leaf, None)
     return None
 
 
 def _next(tree: Tree, sweep: Round, noise: Noise, first: int, bound: Rank) -> Claim | None:
     for depth in range(first, (sweep.max_depth or 0) + 1):
-        leaves = [leaf for leaf in tree.candidates(depth) if _is_free(leaf, noise)]
-        best = min(leaves, key=lambda leaf: (_optimistic(leaf, noise), leaf), default=None)
-        if best is None or _optimistic(best, noise) > bound:
+        best = tree.first(depth, functools.partial(_is_free, noise=noise))
+        if best is None or optimistic(best, noise) > bound:
             continue
         turn = dataclasses.replace(sweep, level=depth)
-        return tree.repeat(best, turn) if _missing(best, noise) else tree.divide(best, turn)
+        return tree.repeat(best, turn) if _is_missing(best, noise) else tree.divide(best, turn)
     return None
 
 
-def _missing(leaf: Node, noise: Noise) -> bool:
+def _is_missing(leaf: Node, noise: Noise) -> bool:
+    """Whether a repeat of the cell has not been handed out yet."""
     return leaf.evaluation.attempts < noise.repeats
 
 
 def _is_free(leaf: Node, noise: Noise) -> bool:
     """Whether another repeat is wanted, or all are in: one that runs is waited for elsewhere."""
-    return _missing(leaf, noise) or not leaf.evaluation.running
+    return _is_missing(leaf, noise) or not leaf.evaluation.running
 
 
-def _optimistic(leaf: Node, noise: Noise) -> Rank:
+def optimistic(leaf: Node, noise: Noise) -> Rank:
     """Lower confidence bound: the best that the cell's center may be worth."""
-    violation, value = leaf.evaluation.rank
-    return violation, value - noise.margin(max(1, leaf.evaluation.count))
+    evaluation = leaf.evaluation
+    violation, value = evaluation.rank
+    return violation, value - noise.margin(max(1, evaluation.count))
 
 
 def answer(tree: Tree) -> Node | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from optuna_partition.core.box import Box
@@ -35,6 +35,7 @@ from optuna_partition.core.claim import (
     same_values,
 )
 from optuna_partition.core.descent import place_of
+from optuna_partition.core.leaves import Order, by_rank
 from optuna_partition.core.node import Guest, Node, Sample, sample_of
 from optuna_partition.core.occupants import failures_at, found_at, holders_of, waiting_with
 from optuna_partition.core.outcomes import Outcomes
@@ -51,17 +52,26 @@ class Tree:
         box: The search space.
         division: Axes along which a cell is divided, for example `one_longest_side`.
         group: Key by which leaves are grouped for selection, for example `depth`.
+        order: Rank by which the leaves of a group are ordered; default: that of their values.
         max_retries: How often a failed evaluation is handed out again before it counts as the
             worst.
     """
 
-    def __init__(self, box: Box, *, division: Division, group: Group, max_retries: int = 1) -> None:
+    def __init__(
+        self,
+        box: Box,
+        *,
+        division: Division,
+        group: Group,
+        order: Order = by_rank,
+        max_retries: int = 1,
+    ) -> None:
         self.box = box
         self.root = root(box)
         self.division = division
         self._max_retries = max_retries
         self._plant = functools.partial(
-            Shape, box, division=division, group=group, max_retries=max_retries
+            Shape, box, division=division, group=group, order=order, max_retries=max_retries
         )
         self._shape = self._plant()
         self._guests: dict[tuple[int, bool], Guest] = {}
@@ -341,6 +351,10 @@ class Tree:
     def candidates(self, key: int) -> list[Node]:
         """All leaves of a group that are known and can be split, ascending."""
         return self._shape.leaves.candidates(key)
+
+    def first(self, key: int, condition: Callable[[Node], bool]) -> Node | None:
+        """The best leaf of a group that is known, can be split and meets a condition."""
+        return self._shape.leaves.first(key, condition)
 
     def ties(self, key: int) -> list[Node]:
         """All leaves of a group that share its best rank, ascending."""

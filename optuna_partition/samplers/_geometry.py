@@ -27,6 +27,7 @@ from optuna_partition.core.fractal import (
     claim_from_json,
     claim_to_json,
 )
+from optuna_partition.core.leaves import Order, by_rank
 from optuna_partition.core.shape import Division, Group
 from optuna_partition.core.skips import MAX_SKIPS
 from optuna_partition.core.tree import Tree
@@ -121,11 +122,13 @@ class TreeGeometry:
         division: Axes along which a cell is divided.
         group: Key by which a rule looks for leaves.
         max_retries: How often a failed evaluation is handed out again.
+        order: Rank by which the leaves of a group are ordered.
     """
 
     division: Division
     group: Group
     max_retries: int = 1
+    order: Order = by_rank
 
     @property
     def name(self) -> str:
@@ -139,7 +142,13 @@ class TreeGeometry:
 
     def search(self, box: Box) -> Tree:
         """An empty tree."""
-        return Tree(box, division=self.division, group=self.group, max_retries=self.max_retries)
+        return Tree(
+            box,
+            division=self.division,
+            group=self.group,
+            order=self.order,
+            max_retries=self.max_retries,
+        )
 
     def root(self, box: Box | None) -> Claim:
         """The root cell's claim."""

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 
 from optuna_partition.core.cell import decode, depth, one_longest_side
-from optuna_partition.core.stosoo import Noise, answer, default_repeats, stosoo
+from optuna_partition.core.stosoo import Noise, answer, default_repeats, optimistic, stosoo
 from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler, is_count
 from optuna_partition.samplers._space import SearchSpace
@@ -74,7 +74,12 @@ class StoSOOSampler(PartitionSampler):
             raise ValueError(f"h_max is {h_max!r}, expected None or a number of 0 or more.")
         super().__init__(
             rule=functools.partial(stosoo, noise=noise, h_max=h_max),
-            geometry=TreeGeometry(one_longest_side, depth, max_retries),
+            geometry=TreeGeometry(
+                one_longest_side,
+                depth,
+                max_retries,
+                functools.partial(optimistic, noise=noise),
+            ),
             search_space=search_space,
             max_retries=max_retries,
             claim_timeout=claim_timeout,

@@ -17,12 +17,14 @@ from optuna_partition.core.cell import Cell
 from optuna_partition.core.claim import Claim, Record, Status, Trial
 from optuna_partition.core.direct import direct
 from optuna_partition.core.imgpo import imgpo
+from optuna_partition.core.leaves import Order, by_rank
 from optuna_partition.core.logo import logo
 from optuna_partition.core.mosoo import mosoo
 from optuna_partition.core.refinement import refined
 from optuna_partition.core.sequool import sequool
 from optuna_partition.core.shape import Division, Group
 from optuna_partition.core.soo import soo
+from optuna_partition.core.stosoo import Noise, optimistic, stosoo
 from optuna_partition.core.tree import Tree
 
 
@@ -33,9 +35,17 @@ class Method:
     division: Division
     group: Group
     rule: Callable[[Tree], Claim | None]
+    order: Order = by_rank
+    repeats: int = 1
 
     def tree(self, box: Box, *, max_retries: int = 1) -> Tree:
-        return Tree(box, division=self.division, group=self.group, max_retries=max_retries)
+        return Tree(
+            box,
+            division=self.division,
+            group=self.group,
+            order=self.order,
+            max_retries=max_retries,
+        )
 
 
 def nearest(box: Box, trials: list[Trial]) -> Bounds:
@@ -50,6 +60,8 @@ def nearest(box: Box, trials: list[Trial]) -> Bounds:
 
     return bounds
 
+
+NOISE = Noise(n_evaluations=60, repeats=2, delta=0.1, scale=1.0)
 
 METHODS = {
     "soo": Method(cells.one_longest_side, cells.depth, soo),
@@ -68,6 +80,13 @@ METHODS = {
     ),
     "sequool": Method(
         cells.one_longest_side, cells.depth, functools.partial(sequool, n_evaluations=40)
+    ),
+    "stosoo": Method(
+        cells.one_longest_side,
+        cells.depth,
+        functools.partial(stosoo, noise=NOISE),
+        functools.partial(optimistic, noise=NOISE),
+        repeats=2,
     ),
     "mosoo": Method(cells.one_longest_side, cells.depth, mosoo),
     "bamsoo": Method(

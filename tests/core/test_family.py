@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from objectives import synthetic
 from optuna_partition.core import cell as cells
-from optuna_partition.core.claim import Claim, Record, Status
+from optuna_partition.core.box import Box
+from optuna_partition.core.cell import Cell
+from optuna_partition.core.claim import Claim, Rank, Record, Status
 from optuna_partition.core.logo import WIDTHS, logo
 from optuna_partition.core.mosoo import nondominated
 from optuna_partition.core.sequool import quota, sequool
@@ -119,9 +121,59 @@ def test_nondominated_is_its_definition(ranks: list[tuple[float, int, int]]) -> 
             return a[0] < b[0]
         return a[1] <= b[1] and a[2] <= b[2] and a != b
 
-    points = [tuple(map(float, rank)) for rank in ranks]
-    found = nondominated(points, among=points)
-    assert found.tolist() == [not any(dominates(b, a) for b in ranks) for a in ranks]
+    points: list[Rank] = [tuple(map(float, rank)) for rank in ranks]
+    found = nondominated(points)
+    assert found == sorted(
+        {p for p, a in zip(points, ranks, strict=True) if not any(dominates(b, a) for b in ranks)}
+    )
+
+
+def textbook_mosoo(box: Box, function: Callable[[Cell], tuple[float, float]], n: int) -> list[Cell]:
+    """The sweeps of the paper over a dict of leaves; returns the cells as they are evaluated."""
+
+    def dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+        return a[0] <= b[0] and a[1] <= b[1] and a != b
+
+    order = [cells.root(box)]
+    leaves = {order[0]: function(order[0])}
+    while len(order) < n:
+        taken: list[tuple[float, float]] = []
+        for depth in range(max(leaf.depth for leaf in leaves) + 1):
+            level = {leaf: found for leaf, found in leaves.items() if leaf.depth == depth}
+            rivals = [*level.values(), *taken]
+            front = [
+                (found, leaf)
+                for leaf, found in level.items()
+                if not any(dominates(other, found) for other in rivals)
+            ]
+            for found, leaf in sorted(front):
+                taken.append(leaves.pop(leaf))
+                axis = cells.one_longest_side(box, leaf)[0]
+                for part, inherits in cells.children(box, leaf, axis):
+                    leaves[part] = found if inherits else function(part)
+                    order.extend([] if inherits else [part])
+    return order[:n]
+
+
+@pytest.mark.parametrize("name", ["branin", "hartmann3", "hartmann6"])
+def test_mosoo_is_the_textbook_cell_for_cell(name: str, methods: Any, make_float_box: Any) -> None:
+    problem = synthetic.by_name(name)
+    box = make_float_box(problem.low, problem.high)
+
+    def function(cell: Cell) -> tuple[float, float]:
+        point = np.array(list(cells.decode(box, cell).values()))
+        # The second objective is coarse, so that points tie in it.
+        return float(problem(point)), round(float(np.abs(point - problem.low).sum()), 0)
+
+    tree: Tree = methods["mosoo"].tree(box)
+    found = []
+    for number in range(300):
+        claim = methods["mosoo"].rule(tree)
+        objectives = function(claim.cell)
+        record = Record(claim, Status.KNOWN, objectives[0], 0.0, objectives)
+        tree.record(number, record)
+        found.append(claim.cell)
+    assert found == textbook_mosoo(box, function, 300)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,15 @@ class TestStoSOO:
         assert counts[tuple(study.trials[0].params.values())] == 3
         assert mean != tree.value(tree.root)  # the root's value is the mean of its repeats
 
+    def test_a_trial_at_the_center_of_a_cell_is_its_first_repeat(self) -> None:
+        sampler = StoSOOSampler(n_trials=90, scale=2.0, repeats=3, search_space=PLANE)
+        study = optuna.create_study(sampler=sampler)
+        center = sampler.partition_of(study).box.at((0.5, 0.5))
+        study.enqueue_trial(center)
+        study.optimize(self.noisy, n_trials=4)
+        assert points(study)[:3] == [tuple(center.values())] * 3
+        assert points(study)[3] != points(study)[0]
+
     def test_the_answer_is_a_mean_and_not_the_luckiest_trial(self) -> None:
         sampler = StoSOOSampler(n_trials=120, scale=2.0, repeats=2, search_space=PLANE)
         study = optuna.create_study(sampler=sampler)
