@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import optuna
+from choreographer.browsers.chromium import Chromium
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -64,10 +65,16 @@ def positive(text: str) -> int:
 
 
 def picture_path(text: str) -> Path:
-    """A path whose suffix names a kind of picture that can be written, for argparse."""
+    """A path whose suffix names a kind of picture that can be written here, for argparse."""
     path = Path(text)
     if path.suffix not in (".html", ".svg", ".png"):
         raise argparse.ArgumentTypeError(f"{text} given, expected a .html, .svg or .png file")
+    # Found out now: hours of measurements may come before the picture.
+    if path.suffix != ".html" and Chromium.find_browser(skip_local=False) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text} needs Chrome or Chromium, and none is found; install one (Debian: apt-get "
+            "install chromium), or give a .html file"
+        )
     return path
 
 

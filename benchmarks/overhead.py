@@ -317,7 +317,12 @@ def arguments() -> argparse.Namespace:
         default=2.0,
         help="seconds per trial from which a sampler is not measured at larger sizes",
     )
-    parser.add_argument("--model-output", type=Path, help="picture of part models")
+    parser.add_argument(
+        "--model-output",
+        type=_common.picture_path,
+        metavar="FILE",
+        help="picture of part models",
+    )
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)
     parser.add_argument(
         "--warm-up", type=number, default=100, help="trials before the storage part"

@@ -24,6 +24,19 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     assert arguments[1] in capsys.readouterr().err
 
 
+def test_a_still_picture_without_a_browser_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = _common.parser("Text.")
+    monkeypatch.setattr(_common.Chromium, "find_browser", lambda **_: "chromium")
+    assert parser.parse_args(["--output", "a.svg"]).output == Path("a.svg")
+    monkeypatch.setattr(_common.Chromium, "find_browser", lambda **_: None)
+    assert parser.parse_args(["--output", "a.html"]).output == Path("a.html")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--output", "a.svg"])
+    assert "install chromium" in capsys.readouterr().err
+
+
 def test_samplers_by_default_are_all_or_the_given_ones() -> None:
     every, some = _common.parser("Text."), _common.parser("Text.")
     _common.add_samplers(every, ["a", "b"])
