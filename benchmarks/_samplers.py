@@ -83,6 +83,10 @@ def peer(sampler: Callable[..., BaseSampler], *, package: str = "optuna", **rest
     )
 
 
+def _logo_by_dimension(*, search_space: Space) -> BaseSampler:
+    return LOGOSampler(search_space=search_space, width=len(search_space))
+
+
 def _botorch(**settings: Any) -> BaseSampler:
     from optuna_integration import BoTorchSampler  # loads torch, which takes seconds
 
@@ -100,7 +104,7 @@ OURS: Final[Mapping[str, Entry]] = {
     'SOO, h_max="sqrt"': ours(SOOSampler, h_max="sqrt"),
     "SequOOL": ours(SequOOLSampler, budget="n_trials"),
     "LOGO": ours(LOGOSampler),
-    "LOGO, width 5": ours(LOGOSampler, width=5),
+    "LOGO, width d": ours(_logo_by_dimension),
     "LOGO, refine=True": ours(LOGOSampler, refine=True, version="3"),
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
