@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from choreographer.browsers.chromium import Chromium
 
 from benchmarks import _common, _problems, _samplers
 
@@ -28,9 +29,9 @@ def test_a_still_picture_without_a_browser_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = _common.parser("Text.")
-    monkeypatch.setattr(_common.Chromium, "find_browser", lambda **_: "chromium")
+    monkeypatch.setattr(Chromium, "find_browser", lambda **_: "chromium")
     assert parser.parse_args(["--output", "a.svg"]).output == Path("a.svg")
-    monkeypatch.setattr(_common.Chromium, "find_browser", lambda **_: None)
+    monkeypatch.setattr(Chromium, "find_browser", lambda **_: None)
     assert parser.parse_args(["--output", "a.html"]).output == Path("a.html")
     with pytest.raises(SystemExit):
         parser.parse_args(["--output", "a.svg"])
