@@ -109,13 +109,16 @@ OURS: Final[Mapping[str, Entry]] = {
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
-    "BaMSOO": ours(BaMSOOSampler),
+    "BaMSOO": ours(BaMSOOSampler, version="2"),
+    "BaMSOO, refine=False": ours(BaMSOOSampler, refine=False),
     "IMGPO": ours(IMGPOSampler),
     "PartitionGP": ours(PartitionGPSampler, seeded=True, version="2"),
     "BoTorchGP": ours(BoTorchGPSampler, seeded=True),
 }
 # Ours with a model: dozens of ms an ask, and of these the slow ones: hundreds.
-OURS_MODELS: Final = frozenset({"BaMSOO", "IMGPO", "PartitionGP", "BoTorchGP"})
+OURS_MODELS: Final = frozenset(
+    {"BaMSOO", "BaMSOO, refine=False", "IMGPO", "PartitionGP", "BoTorchGP"}
+)
 OURS_SLOW: Final = frozenset({"BoTorchGP"})
 RANDOM: Final = "random"
 PEERS: Final[Mapping[str, Entry]] = {

@@ -79,6 +79,17 @@ def test_a_finite_space_is_evaluated_to_its_last_point() -> None:
     assert study.best_trial.number < 10
 
 
+def test_an_open_gate_makes_it_soo_trial_for_trial(space: Space, objective: Objective) -> None:
+    for refine in (False, True):
+        made = []
+        gated = BaMSOOSampler(search_space=space, beta=1e6, refine=refine)
+        for sampler in (gated, SOOSampler(search_space=space, refine=refine)):
+            study = optuna.create_study(sampler=sampler)
+            study.optimize(objective, n_trials=40)
+            made.append([trial.params for trial in study.trials])
+        assert made[0] == made[1]
+
+
 def test_the_published_width_passes_less_over(space: Space, objective: Objective) -> None:
     skipped = []
     betas: list[Beta] = [1.0, "theory"]
