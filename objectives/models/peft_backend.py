@@ -19,7 +19,7 @@ from objectives.models.errors import ModelFormatError
 from objectives.models.lora import head_sees_only, huggingface_model, place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -256,6 +256,8 @@ def load_peft_backend(
             f"read ({error}); save the model as safetensors, with its config.json."
         ) from error
     tokenizer = read_tokenizer(folder, config)
+    if four_bit:
+        _keep_layout(loaded)
     placed = loaded if four_bit else loaded.to(device)
     return PeftBackend(str(folder) if folder.is_absolute() else str(model), placed, tokenizer)
 
@@ -267,6 +269,18 @@ def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _keep_layout(model: nn.Module) -> None:
+    """Keep 4-bit weights as they are read.
+
+    On a CPU with bf16 instructions bitsandbytes packs them anew at the first evaluation, in a
+    layout that rounds their scales and has no backward pass; the next trial trains on the same.
+    """
+    layers: Iterable[Any] = model.modules()
+    for module in layers:
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _is(name: str, suffix: str) -> bool:

@@ -254,6 +254,8 @@ def test_four_bits_train_and_are_refused_a_merge(
     assert loss < untuned - 0.1
     network.export(tmp_path)
     assert scored_loss(base.load_tuned(tmp_path), tiny_batches) == pytest.approx(loss, abs=1e-5)
+    # A second trial trains on the weights that the first one has evaluated.
+    assert mean_loss(trained(base.adapt(spec()), tiny_batches), tiny_batches) < untuned - 0.1
     with pytest.raises(ValueError, match=r"weights are quantized.*load the base in bf16"):
         merged(base.load_tuned(tmp_path))
 
