@@ -38,7 +38,9 @@ def follow(connection: Connection) -> int:
     Returns:
         The exit code: 1 after a failure.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the leader, which ends this one
+    # Ctrl-C and a scheduler's signal are for the leader, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         _serve(connection)
     except EOFError:

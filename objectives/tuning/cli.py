@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 if all trials failed; 2 for settings that can't be used; 130 after
-        Ctrl-C.
+        Ctrl-C; 143 if SIGTERM stopped a study.
     """
     from objectives.tuning.session import complain
 

@@ -11,6 +11,8 @@ from optuna.trial import TrialState
 
 import objectives
 from objectives.resources import load_resources, make_scorer
+from objectives.running import report_points_of
+from objectives.tuning.rehearsal import check_pruner
 from objectives.tuning.study import check_settings, check_study, new_study, quiet
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def dry_run(
     """
     check_settings(config, settings)
     loaded = load_resources(config)
+    points = report_points_of(config, loaded)
+    check_pruner(settings.pruner, settings.pruner_settings, points=points)
     check_study(config, settings)
     with tempfile.TemporaryDirectory() as folder, quiet():
         small = _small(config, folder)

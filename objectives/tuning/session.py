@@ -15,6 +15,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from tqdm import tqdm
 
+from objectives.devices.team import LostDeviceError
+from objectives.memory import OutOfMemoryError
 from objectives.search_space import HARD_LIMITS
 from objectives.timing import breakdown
 from objectives.tuning.named import PARTITIONS
@@ -27,6 +29,7 @@ from objectives.tuning.progress import (
     value_name,
 )
 from objectives.tuning.study import open_tuning, run_trials, storage_url
+from objectives.tuning.termination import INTERRUPTED, terminable
 from optuna_partition.analysis import bounds_report
 from optuna_partition.visualization import Section, plot_partition, write_report
 
@@ -53,23 +56,33 @@ def run(config: FineTuneConfig, settings: StudySettings) -> int:
     """Tune, then write the report.
 
     Returns:
-        The exit code: 0; 1 if all trials failed; 2 for settings that can't be used; 130 after
-        Ctrl-C, with every trial kept that has ended.
+        The exit code: 0; 1 if all trials failed; 2 for settings that can't be used, a database
+        that fails, or a device that is lost before the first trial; 130 after Ctrl-C and 143 after
+        SIGTERM, with every trial kept that has ended.
     """
+    with terminable() as stop:
+        code = _run(config, settings)
+    return stop.exit_code if code == INTERRUPTED else code
+
+
+def _run(config: FineTuneConfig, settings: StudySettings) -> int:
     started = time.perf_counter()
     say(f"Loading {config.model} and the data")
     try:
         tuning = open_tuning(config, settings)
     except (ValueError, ImportError, OSError) as error:
         return complain(error)
+    except KeyboardInterrupt:
+        say("\nStopped before the first trial.")
+        return INTERRUPTED
     try:
         code = _optimize(tuning)
         report(tuning, final=code == 0, started=started)
     except KeyboardInterrupt:
         say("\nStopped. The trials are kept; the same command makes the scores and the report.")
-        return 130
-    except StorageInternalError as error:
-        return complain(error)
+        return INTERRUPTED
+    except (StorageInternalError, LostDeviceError, OutOfMemoryError) as error:
+        return complain(error)  # trials fail by themselves: this is before the first one
     return code
 
 
@@ -151,7 +164,7 @@ def _optimize(tuning: Tuning) -> int:
             f"\nStopped: {number_done(study)} of {total} trials are done and kept. "
             "The same command goes on."
         )
-        return 130
+        return INTERRUPTED
     if tuning.progress.gave_up:
         say(f"The last {FAILURES_IN_A_ROW} trials failed, so that the study stopped here.")
         return 1

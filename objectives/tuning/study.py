@@ -17,6 +17,7 @@ import objectives
 from objectives.identity import IDENTITY, check_identity
 from objectives.tuning.named import SEVERAL_OBJECTIVES, make_pruner, make_sampler
 from objectives.tuning.progress import DONE, Progress, number_done, value_name
+from objectives.tuning.rehearsal import check_pruner, check_sampler
 from objectives.tuning.settings import StudySettings
 from objectives.tuning.storage import open_storage
 from objectives.tuning.workers import start_workers
@@ -79,6 +80,7 @@ def _open(config: FineTuneConfig, settings: StudySettings) -> Tuning:
     storage = open_storage(settings.storage) if settings.storage else None
     progress = Progress()
     objective = objectives.FineTuneObjective(config, callbacks=progress.callbacks())
+    check_pruner(settings.pruner, settings.pruner_settings, points=objective.report_points)
     if storage is None:
         _make_folder(config)
         storage = open_storage(storage_url(config, settings))
@@ -184,6 +186,14 @@ def check_settings(config: FineTuneConfig, settings: StudySettings) -> None:
             f"sampler is {settings.sampler!r} and cost is {config.cost!r}, a second objective, "
             f"expected one of {SEVERAL_OBJECTIVES}."
         )
+    check_pruner(settings.pruner, settings.pruner_settings)
+    check_sampler(
+        settings.sampler,
+        settings.sampler_settings,
+        space=config.space(),
+        n_trials=settings.n_trials,
+        objectives=1 if config.cost is None else 2,
+    )
 
 
 def new_study(

@@ -65,8 +65,10 @@ def _interrupt(processes: Sequence[BaseProcess], *, after: float) -> None:
 
 
 def _run(work: Callable[..., None], *arguments: Any) -> None:
-    # A shell lets jobs in the background ignore the signal that ends a worker here.
+    # A shell lets jobs in the background ignore the signal that ends a worker here, and a scheduler
+    # sends its own to all processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work(*arguments)
     except KeyboardInterrupt:

@@ -16,10 +16,11 @@ from typing import Any
 
 import optuna
 import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
-from objectives import FineTuneConfig, SearchSpace
+from objectives import FineTuneConfig, LostDeviceError, SearchSpace, training
 from objectives.tuning import (
     PRUNERS,
     SAMPLERS,
@@ -167,6 +168,17 @@ def test_memory_is_estimated_at_both_ends(
         (["--pruner", "median", "--reports_per_epoch", "1"], "reports_per_epoch: 4"),
         (["--memory_limit", "1e-6", "--dry-run"], "even with one row at a time"),
         (["--storage", "nonsense"], "can't open the storage nonsense"),
+        (["--sampler_settings.n_startup_trials", "few"], "with which 'tpe' fails: TypeError"),
+        (["--sampler_settings.n_ei_candidates", "0"], "{'n_startup_trials': 2, 'n_ei_candidates'"),
+        (
+            ["--pruner", "hyperband", "--pruner_settings.reduction_factor", "1"],
+            "{'reduction_factor': 1}, with which 'hyperband' fails: ZeroDivisionError",
+        ),
+        (["--pruner=percentile", "--pruner_settings.percentile", "101"], "can't be made"),
+        (
+            ["--pruner", "halving", "--pruner_settings.min_resource", "17"],
+            "but a trial ends after 16 samples, so that none would be pruned; give less than 16.",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -389,6 +401,60 @@ def test_workers_end_with_the_first_process(
     with pytest.raises(RuntimeError, match="end"):
         work(RuntimeError("end"))
     assert time.monotonic() - started < 300
+
+
+class Terminate(Callback):
+    """SIGTERM in the middle of a trial, and again while it stops."""
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if batch_idx == 3:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+
+
+def test_sigterm_stops_like_ctrl_c_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"sampler": "soo", "sampler_settings": {}, "n_trials": 3, "reports_per_epoch": 4}
+    file = str(yaml_file(tmp_path, micro_batch_size=2, **changes))
+    assert main(["tune", file, "--n_trials", "1"]) == 0
+
+    def interrupted(*arguments: Any, callbacks: Any) -> None:
+        training.fit(*arguments, callbacks=[*callbacks, Terminate()])
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr("objectives.running.fit", interrupted)
+        assert main(["tune", file]) == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert "Stopped: 1 of 3 trials are done and kept." in capsys.readouterr().out
+    assert main(["tune", file]) == 0
+    _, stopped, again, _ = trials_in(tmp_path / "out")
+    assert stopped.state is TrialState.FAIL
+    assert stopped.user_attrs["interrupted"]
+    assert again.params == stopped.params
+    assert again.user_attrs["resumed_at"] == 6
+
+
+def test_a_device_that_is_lost_before_the_first_trial_is_an_error_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(*_: object) -> None:
+        raise LostDeviceError("The process of device 1 ended with exit code -9.")
+
+    monkeypatch.setattr("objectives.finetune.validation_loss_untuned", lost)
+    assert main(["tune", str(yaml_file(tmp_path))]) == 2
+    assert capsys.readouterr().err == "error: The process of device 1 ended with exit code -9.\n"
+    assert trials_in(tmp_path / "out") == []
 
 
 def test_a_larger_space_goes_on_with_the_study(tmp_path: Path) -> None:
