@@ -43,7 +43,7 @@ def export_tuned(backend: Backend, adapter: Path, out: Path, *, format: Format) 
 
     Raises:
         ValueError: If there is no such format, the model has no such form, or `out` is not empty.
-        ModelFormatError: If it is litgpt and the model is not of the Llama architecture.
+        ModelFormatError: If it is litgpt and litgpt does not compute the model's architecture.
     """
     check_export(out, format)
     if (adapter / ADAPTER_FILE).is_file():

@@ -138,6 +138,7 @@ def adapter_spec(
         targets=tuple(config.targets),
         max_length=config.max_length,
         checkpointing=config.activation_checkpointing,
+        packed=config.packing,
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import torch
     from torch import nn
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
     from objectives.config import Method
 
@@ -35,6 +35,7 @@ class AdapterSpec:
         max_length: Longest sequence that will be given.
         checkpointing: Whether a backward pass computes the layers' activations again instead of
             keeping them.
+        packed: Whether rows will hold several records each.
     """
 
     method: Method = "lora"
@@ -44,6 +45,35 @@ class AdapterSpec:
     targets: tuple[str, ...] = ("query", "value")
     max_length: int = 256
     checkpointing: bool = False
+    packed: bool = False
+
+
+def attention_kernel(config: PreTrainedConfig) -> str:
+    """The implementation of attention in transformers that computes what a model asks for.
+
+    Fused kernels leave a cap on the attention's scores out (Gemma 2), without a word.
+    """
+    return "sdpa" if getattr(config, "attn_logit_softcapping", None) is None else "eager"
+
+
+def check_packable(config: PreTrainedConfig, max_length: int) -> None:
+    """Raise if records can't be packed into rows of this length.
+
+    Raises:
+        ValueError: If attention can't be held inside the records.
+    """
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) and window is not None and window < max_length:
+        raise ValueError(
+            f"packing is set and max_length is {max_length}, but the model's attention slides in a "
+            f"window of {window} tokens, which can't be held inside packed records too; give "
+            f"max_length: {window}, or packing: false."
+        )
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise ValueError(
+            "packing is set, but the model caps the scores of its attention, which can't be held "
+            "inside packed records then; give packing: false."
+        )
 
 
 class AdaptedModel(Protocol):

@@ -1,14 +1,13 @@
 """Base models: weights, architecture and tokenizer, read once per process and shared by all trials.
 
-A base model is kept in litgpt's layout, which the trainer uses, next to the Hugging Face
-architecture, which scoring and export use. Both describe the same network.
+A base model is kept in litgpt's layout, which the trainer uses, next to the configuration of
+transformers, which scoring and export use. Both describe the same network.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import torch
 from huggingface_hub import snapshot_download
 from litgpt import GPT, Config
-from litgpt.scripts.convert_hf_checkpoint import copy_weights_hf_llama
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from objectives.models import smollm2
+from objectives.models.architectures import litgpt_config, read_weights
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _DOWNLOADS: Final = Path("checkpoints")
 
 _REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
-_ARCHITECTURE_FIELDS: Final = (
+_STRUCTURE: Final = (
     "n_layer",
     "n_embd",
     "n_head",
@@ -43,10 +42,16 @@ _ARCHITECTURE_FIELDS: Final = (
     "head_size",
     "intermediate_size",
     "padded_vocab_size",
-    "norm_eps",
+    "norm_class_name",
+    "mlp_class_name",
+    "parallel_residual",
+    "shared_attention_norm",
+    "rotary_percentage",
     "rope_base",
     "rope_adjustments",
 )
+"""Fields in which a litgpt folder's two configurations must agree. Where they don't in others,
+config.json counts: litgpt's own table has epsilons that differ from those of the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class BaseModel:
     name: str
     config: Config
     state_dict: dict[str, torch.Tensor]
-    hf_config: LlamaConfig
+    hf_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
 
 
@@ -78,15 +83,15 @@ def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) ->
 
     Args:
         model: `"smollm2-135m"`; or a litgpt checkpoint folder (`lit_model.pth`,
-            `model_config.yaml`, `config.json`, `tokenizer.json`); or a Hugging Face folder of a
-            model of the Llama architecture (`config.json`, `*.safetensors`, `tokenizer.json`); or
-            the hub's `organization/name` of one.
+            `model_config.yaml`, `config.json`, `tokenizer.json`); or a Hugging Face folder
+            (`config.json`, `*.safetensors`, `tokenizer.json`) of one of the
+            `objectives.models.architectures`; or the hub's `organization/name` of one.
         dtype: Floating-point type of the weights in memory. Weights that are stored so already
             are mapped from the file instead of copied.
 
     Raises:
         ModelNotFoundError: If there is no such model or one of its files is missing.
-        ModelFormatError: If the files are there but are no usable Llama-architecture model.
+        ModelFormatError: If the files are there but are no model that litgpt computes.
     """
     folder = model_folder(model)
     # A folder that was found is the name: exported adapters refer to it, and PEFT finds the
@@ -151,16 +156,15 @@ def _load_huggingface(folder: Path, *, name: str, dtype: torch.dtype) -> BaseMod
     config = litgpt_config(hf_config, name=folder.resolve().name)
     weights = _read_safetensors(folder)
     if hf_config.tie_word_embeddings:
-        weights.pop("lm_head.weight", None)  # transformers ignores it too
-    state_dict: dict[str, torch.Tensor] = {}
-    qkv: defaultdict[int, Any] = defaultdict(dict)
+        for head in ("lm_head.weight", "embed_out.weight"):
+            weights.pop(head, None)  # transformers ignores it too
     try:
-        copy_weights_hf_llama(config, qkv, state_dict, weights, dtype=dtype)
+        state_dict = read_weights(hf_config, config, weights, dtype)
     except KeyError as error:
         raise ModelFormatError(
             f"The weights in {str(folder)!r} have the entry {error}, which is not part of the "
-            "Llama architecture; give the folder of a plain model, without adapters or "
-            "quantization."
+            f"architecture {hf_config.model_type!r}; give the folder of a plain model, without "
+            "adapters or quantization."
         ) from error
     _check_weights(state_dict, config, folder)
     return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
@@ -186,91 +190,26 @@ def _load_litgpt(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
     return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
 
 
-def litgpt_config(hf_config: LlamaConfig, *, name: str = "Llama") -> Config:
-    """The litgpt configuration of a transformers Llama configuration.
-
-    Args:
-        hf_config: Architecture as transformers describes it.
-        name: Kept as the configuration's name, which litgpt uses to pick a prompt style.
-
-    Raises:
-        ModelFormatError: If the configuration asks for what litgpt's Llama can't do.
-    """
-    unsupported = {
-        "attention_bias": (hf_config.attention_bias, False),
-        "mlp_bias": (hf_config.mlp_bias, False),
-        "hidden_act": (hf_config.hidden_act, "silu"),
-    }
-    for field, (given, expected) in unsupported.items():
-        if given != expected:
-            raise ModelFormatError(
-                f"config.json has {field}={given!r}, expected {expected!r}; choose a model without "
-                "this variation of the Llama architecture."
-            )
-    if "Gemma" in name or "OLMo" in name:
-        name = "Llama"  # litgpt changes the norm layers of models that carry these names
-    return Config(
-        name=name,
-        hf_config={"name": name},
-        block_size=hf_config.max_position_embeddings,
-        vocab_size=hf_config.vocab_size,
-        padded_vocab_size=hf_config.vocab_size,
-        n_layer=hf_config.num_hidden_layers,
-        n_head=hf_config.num_attention_heads,
-        n_embd=hf_config.hidden_size,
-        head_size=hf_config.head_dim,
-        n_query_groups=hf_config.num_key_value_heads,
-        rotary_percentage=1.0,
-        rope_base=int(hf_config.rope_parameters["rope_theta"]),
-        rope_adjustments=_rope_adjustments(hf_config.rope_parameters),
-        parallel_residual=False,
-        bias=False,
-        norm_class_name="RMSNorm",
-        norm_eps=hf_config.rms_norm_eps,
-        mlp_class_name="LLaMAMLP",
-        intermediate_size=hf_config.intermediate_size,
-    )
-
-
-def _rope_adjustments(rope: Mapping[str, Any]) -> dict[str, float] | None:
-    kind = rope.get("rope_type", "default")
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return {"factor": rope["factor"]}
-    if kind == "llama3":
-        return {
-            "factor": rope["factor"],
-            "low_freq_factor": rope["low_freq_factor"],
-            "high_freq_factor": rope["high_freq_factor"],
-            "original_max_seq_len": rope["original_max_position_embeddings"],
-        }
-    raise ModelFormatError(
-        f"config.json has rope_type={kind!r}, expected 'default', 'linear' or 'llama3'; choose a "
-        "model with one of these rotary embeddings."
-    )
-
-
-def _read_hf_config(folder: Path, dtype: torch.dtype) -> LlamaConfig:
+def _read_hf_config(folder: Path, dtype: torch.dtype) -> PreTrainedConfig:
     path = _existing(folder, "config.json", "fetch the model's Hugging Face configuration too")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ModelFormatError(
             f"{str(path)!r} is no JSON (line {error.lineno}: {error.msg}); fetch it again."
         ) from error
-    kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind != "llama":
+    try:
+        hf_config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
         raise ModelFormatError(
-            f"{str(path)!r} has model_type={kind!r}, expected 'llama'; choose a model of the Llama "
-            "architecture (Llama, TinyLlama, SmolLM2, ...)."
-        )
-    hf_config = LlamaConfig.from_pretrained(folder, local_files_only=True)
+            f"{str(path)!r} is no configuration that transformers can read ({error}); fetch it "
+            "again."
+        ) from error
     hf_config.dtype = dtype
     return hf_config
 
 
-def _read_litgpt_config(folder: Path, hf_config: LlamaConfig) -> Config:
+def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig) -> Config:
     path = _existing(folder, "model_config.yaml", "convert the model again with litgpt")
     try:
         config = Config.from_file(path)
@@ -279,15 +218,15 @@ def _read_litgpt_config(folder: Path, hf_config: LlamaConfig) -> Config:
             f"{str(path)!r} is not a plain litgpt configuration ({error}); remove the keys that "
             "litgpt.Config doesn't know, such as those that start with 'lora_'."
         ) from error
-    expected = litgpt_config(hf_config)
-    for field in _ARCHITECTURE_FIELDS:
+    expected = litgpt_config(hf_config, name=config.name)
+    for field in _STRUCTURE:
         given, wanted = getattr(config, field), getattr(expected, field)
         if given != wanted:
             raise ModelFormatError(
                 f"{str(path)!r} has {field}={given!r}, but config.json beside it means {wanted!r}; "
                 "both must describe the same model: convert it again."
             )
-    return config
+    return expected
 
 
 def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Models of the Llama architecture in litgpt's layout, with litgpt's adapters."""
+"""Models in litgpt's layout, with litgpt's adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 
-from objectives.models.backend import AdaptedModel, AdapterSpec
+from objectives.models.backend import AdaptedModel, AdapterSpec, check_packable
 from objectives.models.errors import ModelFormatError
 from objectives.models.lora import (
     LitGPTLora,
@@ -21,6 +21,7 @@ from objectives.models.lora import (
     checkpoint_blocks,
     head_sees_only,
     huggingface_model,
+    leave_out_windows,
 )
 from objectives.models.merging import merged
 
@@ -57,6 +58,8 @@ class LitGPTBackend:
 
     def check(self, spec: AdapterSpec) -> None:
         """As `Backend.check`."""
+        if spec.packed:
+            check_packable(self.base.hf_config, spec.max_length)
         lora = spec.method in ("lora", "rslora")
         check_adaptable(
             self.base,
@@ -145,6 +148,7 @@ class LitGPTAdapter(nn.Module):
             block.attn.register_forward_pre_hook(_forget_prompt)
         gpt.max_seq_length = spec.max_length
         gpt.cos, gpt.sin = gpt.rope_cache(device=device)  # made on "meta" with the rest
+        gpt.register_forward_pre_hook(leave_out_windows)
         for module in gpt.modules():
             own = [p for p in module.parameters(recurse=False) if p.requires_grad]
             if own and not isinstance(module, CausalSelfAttention | nn.Embedding):

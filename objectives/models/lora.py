@@ -8,42 +8,46 @@ from __future__ import annotations
 import functools
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from accelerate import init_empty_weights
 from litgpt.lora import GPT, Config, LoRALinear, LoRAQKVLinear, mark_only_lora_as_trainable
-from litgpt.scripts.convert_lit_checkpoint import copy_weights_llama
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import AutoModelForCausalLM
 
 from objectives.data import attention_mask
-from objectives.models.backend import RankError
+from objectives.models.architectures import write_weights
+from objectives.models.backend import RankError, attention_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from transformers import PreTrainedModel
+
     from objectives.models.base import BaseModel
 
-# Names of the adapted layers in the Hugging Face model, which PEFT adapters refer to.
-_ATTENTION: Final = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
-_LINEAR: Final = {
-    "attn.proj": "self_attn.o_proj",
-    "mlp.fc_1": "mlp.gate_proj",
-    "mlp.fc_2": "mlp.up_proj",
-    "mlp.proj": "mlp.down_proj",
-}
-_PEFT_TARGETS: Final = {
-    **{target: (module,) for target, module in _ATTENTION.items()},
-    "projection": ("o_proj",),
-    "mlp": ("gate_proj", "up_proj", "down_proj"),
-    "head": ("lm_head",),
-}
+_QKV: Final = ("query", "key", "value")
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """A low-rank update of some rows of a layer.
+
+    Attributes:
+        first: Number of the first of these rows among those of all adapted layers.
+        a: (rank, inputs).
+        b: (rows, rank).
+    """
+
+    first: int
+    a: torch.Tensor
+    b: torch.Tensor
 
 
 class LitGPTLora(nn.Module):
@@ -136,7 +140,7 @@ class LitGPTLora(nn.Module):
             merged[f"{name}.weight"] = total.to(weight.dtype)
         return merged
 
-    def merged_hf_model(self) -> LlamaForCausalLM:
+    def merged_hf_model(self) -> PreTrainedModel:
         """The tuned model for transformers, without an adapter."""
         return huggingface_model(self.base, self.merged_state_dict())
 
@@ -152,7 +156,12 @@ class LitGPTLora(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        modules = [module for target in self.targets for module in _PEFT_TARGETS[target]]
+        modules = dict(self._peft_modules())
+        names = {module: module.rsplit(".", 1)[-1] for module in modules}
+        # Where transformers keeps query, key and value in one layer, their updates side by side
+        # are one of a higher rank; alpha makes up for what PEFT divides by.
+        ranks = {names[module]: len(a) for module, (a, _) in modules.items() if len(a) != self.rank}
+        power = 0.5 if self.rslora else 1.0
         config = LoraConfig(
             base_model_name_or_path=self.base.name,
             task_type="CAUSAL_LM",
@@ -160,13 +169,18 @@ class LitGPTLora(nn.Module):
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
-            target_modules=sorted(modules),
+            target_modules=sorted(set(names.values())),
+            rank_pattern=ranks,
+            alpha_pattern={
+                name: self.alpha * (rank / self.rank) ** power for name, rank in ranks.items()
+            },
             inference_mode=True,
         )
         config.save_pretrained(str(folder))
         tensors = {
-            f"base_model.model.{key}": tensor.detach().cpu().contiguous()
-            for key, tensor in self._peft_tensors()
+            f"base_model.model.{module}.lora_{part}.weight": tensor.detach().cpu().contiguous()
+            for module, parts in modules.items()
+            for part, tensor in zip("AB", parts, strict=True)
         }
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
@@ -175,27 +189,56 @@ class LitGPTLora(nn.Module):
             if isinstance(module, LoRALinear) and hasattr(module, "lora_A"):
                 yield name, module
 
-    def _peft_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, layer in self._adapted():
-            for module, a, b in self._split(name, layer):
-                yield f"{module}.lora_A.weight", a
-                yield f"{module}.lora_B.weight", b
+    def _peft_modules(self) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+        """Adapted modules of transformers by name, each with A (rank, inputs) and B (rows, rank).
 
-    def _split(self, name: str, layer: Any) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """Hugging Face modules of a layer; litgpt keeps query, key and value in one."""
-        if name == "lm_head":
-            yield name, layer.lora_A, layer.lora_B
-            return
-        _, _, index, kind = name.split(".", maxsplit=3)  # transformer.h.0.attn.qkv
-        prefix = f"model.layers.{index}"
+        Numbers of rows go through the conversion in place of weights, and say which row is where.
+        """
+        updates: list[_Update] = []
+        numbers: dict[str, torch.Tensor] = {}
+        total = 0
+        for name, layer in self._adapted():
+            rows = layer.linear.out_features
+            numbers[f"{name}.weight"] = torch.arange(total, total + rows)[:, None]
+            updates += self._updates(layer, total)
+            total += rows
+        for name, found in write_weights(self.base.hf_config, self.base.config, numbers).items():
+            rows = found[:, 0]
+            inside = [u for u in updates if bool(((rows >= u.first) & (rows < _end(u))).any())]
+            if inside:
+                yield name.removesuffix(".weight"), _side_by_side(inside, rows)
+
+    def _updates(self, layer: Any, first: int) -> Iterator[_Update]:
         if not isinstance(layer, LoRAQKVLinear):
-            yield f"{prefix}.{_LINEAR[kind]}", layer.lora_A, layer.lora_B
+            yield _Update(first, layer.lora_A, layer.lora_B)
             return
-        parts = [module for target, module in _ATTENTION.items() if target in self.targets]
-        rows_a = layer.lora_A.chunk(len(parts))
-        rows_b = layer.lora_B.split(layer.qkv_shapes)
-        for module, a, b in zip(parts, rows_a, rows_b, strict=True):
-            yield f"{prefix}.self_attn.{module}", a, b
+        config = self.base.config
+        group = config.n_query_groups * config.head_size
+        starts = dict(zip(_QKV, (0, config.n_head * config.head_size), strict=False))
+        starts["value"] = starts["key"] + group
+        targets = [target for target in _QKV if target in self.targets]
+        parts_a = layer.lora_A.chunk(len(targets))
+        parts_b = layer.lora_B.split(layer.qkv_shapes)
+        for target, a, b in zip(targets, parts_a, parts_b, strict=True):
+            yield _Update(first + starts[target], a, b)
+
+
+def _end(update: _Update) -> int:
+    return update.first + len(update.b)
+
+
+def _side_by_side(
+    updates: Sequence[_Update], rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update of several, of rows (n,) by number; each keeps columns of B of its own."""
+    ranks = [len(update.a) for update in updates]
+    b = updates[0].b.new_zeros(len(rows), sum(ranks))
+    end = 0
+    for update, rank in zip(updates, ranks, strict=True):
+        here = (rows >= update.first) & (rows < _end(update))
+        start, end = end, end + rank
+        b[here, start:end] = update.b.detach()[rows[here] - update.first]
+    return torch.cat([update.a for update in updates]), b
 
 
 def check_adaptable(base: BaseModel, *, rank: int, targets: Sequence[str], max_length: int) -> None:
@@ -243,24 +286,29 @@ def _smallest_layer(base: BaseModel, targets: Sequence[str]) -> tuple[int, str]:
     )
 
 
-def huggingface_model(base: BaseModel, state_dict: dict[str, torch.Tensor]) -> LlamaForCausalLM:
-    """A transformers model around weights in litgpt's layout, without copying them.
+def huggingface_model(base: BaseModel, state_dict: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """A transformers model around weights in litgpt's layout.
+
+    Nothing is copied but what transformers stores in another order, such as the joined queries,
+    keys and values of GPT-NeoX.
 
     Args:
         base: Says what the architecture is.
         state_dict: `base.state_dict` or merged weights.
     """
-    weights: dict[str, torch.Tensor] = {}
-    copy_weights_llama(base.config, weights, state_dict)
-    with torch.device("meta"):
-        model: LlamaForCausalLM = LlamaForCausalLM(base.hf_config)  # type: ignore[no-untyped-call]
+    weights = write_weights(base.hf_config, base.config, state_dict)
+    # Buffers that are in no state dict, such as rotary frequencies, are made at once.
+    with init_empty_weights(include_buffers=False):
+        make: Any = AutoModelForCausalLM.from_config
+        model: Any = make(base.hf_config, attn_implementation=attention_kernel(base.hf_config))
     model.load_state_dict(weights, assign=True)
-    # The rotary frequencies are in no state dict; without this they would stay on "meta".
-    device = state_dict["lm_head.weight"].device
-    model.model.rotary_emb = LlamaRotaryEmbedding(base.hf_config, device=device)
+    if base.hf_config.tie_word_embeddings:
+        model.tie_weights()
+    model.to(state_dict["lm_head.weight"].device)
     model.requires_grad_(False)
     model.train(False)
-    return model
+    made: PreTrainedModel = model
+    return made
 
 
 def place(base: BaseModel, device: torch.device) -> BaseModel:
@@ -297,6 +345,7 @@ def _build(
             _draw_adapter(module, device)
     gpt.max_seq_length = max_length
     gpt.cos, gpt.sin = gpt.rope_cache(device=device)  # made on "meta" with the rest
+    gpt.register_forward_pre_hook(leave_out_windows)
     mark_only_lora_as_trainable(gpt)
     if on_meta := [name for name, tensor in gpt.named_parameters() if tensor.is_meta]:
         raise ValueError(f"{base.name!r} has no weights for {on_meta[0]!r}; load it again.")
@@ -310,6 +359,20 @@ def _draw_adapter(layer: LoRALinear, device: torch.device) -> None:
     layer.reset_parameters()  # drawn on the CPU, so that a GPU starts from the same numbers
     for name in ("lora_A", "lora_B"):
         getattr(layer, name).data = getattr(layer, name).data.to(device)
+
+
+def leave_out_windows(gpt: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Attention in a window that is longer than the rows is attention as usual.
+
+    A hook before a forward pass. litgpt makes the mask of a window in a loop over positions, for
+    each layer anew, and drops a mask that is given.
+    """
+    config = gpt.config
+    if config.sliding_window_size is None:
+        return
+    shorter = config.sliding_window_size < inputs[0].shape[1]
+    for block, has_window in zip(gpt.transformer.h, config.sliding_window_indices, strict=False):
+        block.attn.apply_sliding_window_attention = bool(has_window) and shorter
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:

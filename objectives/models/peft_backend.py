@@ -13,7 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from objectives.data import attention_mask
-from objectives.models.backend import AdaptedModel, AdapterSpec, RankError
+from objectives.models.backend import (
+    AdaptedModel,
+    AdapterSpec,
+    RankError,
+    attention_kernel,
+    check_packable,
+)
 from objectives.models.base import load_base_model, model_folder, read_tokenizer
 from objectives.models.errors import ModelFormatError
 from objectives.models.lora import head_sees_only, huggingface_model, place
@@ -29,7 +35,10 @@ _LAYERS: Final = {
     "query": ("q_proj", "q_lin"),
     "key": ("k_proj", "k_lin"),
     "value": ("v_proj", "v_lin"),
-    "projection": ("o_proj", "out_proj", "out_lin", "attn.c_proj", "attention.dense"),
+    "projection": (
+        *("o_proj", "out_proj", "out_lin", "attn.c_proj"),
+        *("attention.dense", "self_attn.dense", "self_attention.dense"),
+    ),
     "mlp": (
         *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2"),
         *("mlp.c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h"),
@@ -65,6 +74,8 @@ class PeftBackend:
                 f"max_length is {spec.max_length}, but {self.name!r} takes at most {longest} "
                 "tokens; lower it."
             )
+        if spec.packed:
+            check_packable(self._model.config, spec.max_length)
         modules = self._modules(spec.targets)
         if spec.method == "ia3":
             return
@@ -247,7 +258,7 @@ def load_peft_backend(
             dtype=dtype,
             quantization_config=quantization,
             device_map={"": device} if four_bit else None,
-            attn_implementation="sdpa",
+            attn_implementation=attention_kernel(config),
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError) as error:

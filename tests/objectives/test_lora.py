@@ -21,8 +21,9 @@ from objectives.data import (
     read_records,
     tokenize,
 )
+from objectives.models.architectures import litgpt_config
 from objectives.models.backend import RankError
-from objectives.models.base import BaseModel, litgpt_config
+from objectives.models.base import BaseModel
 from objectives.models.lora import (
     LitGPTLora,
     check_adaptable,
