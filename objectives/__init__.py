@@ -14,13 +14,9 @@ from objectives.search_space import HARD_LIMITS, HyperParameters, SearchSpace
 
 if TYPE_CHECKING:
     from objectives.devices.team import LostDeviceError
-    from objectives.finetune import (
-        BaseResult,
-        FinalComparison,
-        FineTuneObjective,
-        TrialResult,
-    )
+    from objectives.finetune import FineTuneObjective
     from objectives.memory import OutOfMemoryError
+    from objectives.results import BaseResult, FinalComparison, TrialResult
 
 __all__ = [
     "HARD_LIMITS",
@@ -36,12 +32,12 @@ __all__ = [
 ]
 
 _LAZY: Final = {
-    "BaseResult": "objectives.finetune",
-    "FinalComparison": "objectives.finetune",
+    "BaseResult": "objectives.results",
+    "FinalComparison": "objectives.results",
     "FineTuneObjective": "objectives.finetune",
     "LostDeviceError": "objectives.devices.team",
     "OutOfMemoryError": "objectives.memory",
-    "TrialResult": "objectives.finetune",
+    "TrialResult": "objectives.results",
 }
 
 

@@ -59,6 +59,8 @@ class FineTuneConfig:
         question_ids: Exactly which questions of a task in `tasks` are asked, from 0, by the task's
             name (of each subject, for a group); the others follow `question_limit`.
         test_question_ids: The same for `test_tasks`.
+        question_shares: Shares of the tuning questions, ascending, in (0, 1), after which a trial
+            reports its score, for a pruner; where the metric is the score of tasks.
         scoring_batch_size: Questions scored at once.
         targets: Layers that get an adapter: "query", "key", "value" and "projection" of the
             attention, "mlp", "head". A model with tied embeddings can't adapt its head.
@@ -127,6 +129,7 @@ class FineTuneConfig:
     test_question_limit: int | None = None
     question_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
     test_question_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    question_shares: tuple[float, ...] = ()
     scoring_batch_size: int = 16
     targets: tuple[str, ...] = ("query", "value")
     prompt_style: str = "alpaca"
@@ -285,6 +288,7 @@ class FineTuneConfig:
         self._check_tuple("tasks")
         self._check_tuple("test_tasks")
         self._check_metric()
+        self._check_shares()
         tuned = {_task_identity(task): task for task in self.tasks}
         for task in self.test_tasks:
             if _task_identity(task) in tuned:
@@ -309,6 +313,23 @@ class FineTuneConfig:
                 )
         if not weights:
             raise ValueError("metric has no weights; give at least one task its weight.")
+
+    def _check_shares(self) -> None:
+        shares: Any = self.question_shares
+        numbers = isinstance(shares, tuple | list) and all(
+            isinstance(share, Real) and not isinstance(share, bool) for share in shares
+        )
+        if not numbers or list(shares) != sorted({s for s in shares if 0.0 < s < 1.0}):
+            raise ValueError(
+                f"question_shares is {shares!r}, expected shares between 0 and 1, each larger than "
+                "the one before, such as (0.1, 0.3)."
+            )
+        if shares and (self.metric == VALIDATION_LOSS or self.cost is not None):
+            raise ValueError(
+                f"question_shares is given, metric is {self.metric!r} and cost is {self.cost!r}: "
+                "shares of questions are reported where the score of tasks is the only objective; "
+                "leave question_shares out, or change the objective."
+            )
 
 
 _LOWEST: Final = {

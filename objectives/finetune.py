@@ -6,39 +6,43 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna import TrialPruned
 from optuna.trial import Trial, TrialState
 
-from objectives.adapters import AdapterStore, check_writable, worth_keeping
-from objectives.artifacts import ARTIFACT, download_adapter, upload_adapter
+from objectives.adapters import check_writable
+from objectives.capacity import LESS_MEMORY, Capacity
 from objectives.checkpoints import CheckpointFile, removed_at_the_end
 from objectives.config import VALIDATION_LOSS
 from objectives.devices.crew import Crew
-from objectives.devices.sharding import divided_bytes
 from objectives.devices.team import LostDeviceError
 from objectives.export import check_export, export_tuned
-from objectives.footprint import Footprints
+from objectives.grading import Grader
 from objectives.identity import register, run_key
 from objectives.memory import (
     OutOfMemoryError,
-    available_memory,
     first_line,
-    gigabytes,
     is_out_of_memory,
     release_memory,
 )
 from objectives.metric import cost, measured
-from objectives.resources import adapter_spec, check_held_out, load_resources, make_scorer
+from objectives.resources import check_held_out, load_resources, make_scorer
+from objectives.results import (
+    BaseResult,
+    FinalComparison,
+    TrialResult,
+    finite,
+    rounded,
+    score_attribute,
+)
 from objectives.running import Order, Run, report_points_of, seeded, validation_loss_untuned
 from objectives.search_space import SCALES, HyperParameters
 from objectives.timing import Stopwatch
 from objectives.training import Estimate, NonFiniteLossError
+from objectives.trial_adapters import TrialAdapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,71 +54,14 @@ if TYPE_CHECKING:
     from objectives.artifacts import ArtifactStore
     from objectives.config import FineTuneConfig
     from objectives.export import Format
-    from objectives.footprint import Footprint, MemoryEstimate
+    from objectives.footprint import MemoryEstimate
+    from objectives.grading import Report
     from objectives.models.backend import AdaptedModel
     from objectives.resources import Resources
-    from objectives.scoring import Score, Scorer
+    from objectives.scoring import Scorer
     from objectives.search_space import Number, SearchSpace
 
 _logger = logging.getLogger(__name__)
-
-_LESS_MEMORY: Final = (
-    "Lower max_length, bound the rank in the search space, or set activation_checkpointing."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class BaseResult:
-    """What the untuned model reaches.
-
-    Attributes:
-        val_loss: Cross-entropy on the validation data, nats per token.
-        scores: Scores on the tuning tasks.
-        value: The metric.
-    """
-
-    val_loss: float
-    scores: tuple[Score, ...]
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrialResult:
-    """What one run reached, and what it cost.
-
-    Attributes:
-        value: The metric: validation loss or the score of a task.
-        val_loss: Cross-entropy on the validation data at the end, nats per token.
-        stderr: Standard error of the value: of the loss over the validation records, of a score
-            over its questions; NaN where there is one only.
-        scores: Scores on the tuning tasks.
-        parameters: The hyperparameters of the run.
-        seconds: Wall-clock seconds by phase: "build", "train", "validate", "score", "other".
-        tokens_per_second: Training tokens, without padding, per second of training.
-        trainable_parameters: Numbers in the adapter.
-        cost: The second objective, None if there is none.
-        micro_batch_size: The most rows that went through the model at once at the end of training,
-            on all devices together; fewer than configured where memory was short.
-    """
-
-    value: float
-    val_loss: float
-    stderr: float
-    scores: tuple[Score, ...]
-    parameters: HyperParameters
-    seconds: Mapping[str, float]
-    tokens_per_second: float
-    trainable_parameters: int
-    cost: float | None
-    micro_batch_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class FinalComparison:
-    """Scores on the test tasks, which no trial has seen."""
-
-    base: tuple[Score, ...]
-    tuned: tuple[Score, ...]
 
 
 class FineTuneObjective:
@@ -126,8 +73,9 @@ class FineTuneObjective:
 
     A run with a loss that is no longer finite is pruned. Any other exception is a failed trial.
     Intermediate validation losses are reported only when the metric is the validation loss: a
-    sampler or pruner would otherwise compare a loss with a task's score. Optuna prunes no trials of
-    studies with two objectives, so that nothing is reported there either.
+    sampler or pruner would otherwise compare a loss with a task's score. Where it is a score,
+    scores on shares of the questions may be reported (`FineTuneConfig.question_shares`). Optuna
+    prunes no trials of studies with two objectives, so that nothing is reported there.
 
     With several `devices` this process leads: it alone knows of trials, scores and keeps adapters.
     A process for each other device is started when it is first needed, and stays for all trials.
@@ -160,19 +108,21 @@ class FineTuneObjective:
         self.config = config
         self.search_space: SearchSpace = config.space()
         self._callbacks = tuple(callbacks)
-        self._artifact_store = artifact_store
-        self._adapters = AdapterStore(folder / "adapters", keep=config.keep_adapters)
+        self._adapters = TrialAdapters(
+            folder / "adapters", keep=config.keep_adapters, artifact_store=artifact_store
+        )
         self._registered: set[str] = set()
         self._base_loss: Estimate | None = None
-        self._base_scores: tuple[Score, ...] | None = None
-        self._footprints: Footprints | None = None
+        self._grader: Grader | None = None
+        self._capacity: Capacity | None = None
         self._crew: Crew | None = None
         self._loaded: Resources | None = resources or load_resources(config)
 
     def __getstate__(self) -> dict[str, Any]:
         ours: dict[str, Any] = {
             "_loaded": None,
-            "_footprints": None,
+            "_grader": None,
+            "_capacity": None,
             "_crew": None,
             "_registered": set(),
         }
@@ -202,6 +152,19 @@ class FineTuneObjective:
         return report_points_of(self.config, self._resources())
 
     @property
+    def pruning_points(self) -> tuple[int, ...]:
+        """Steps at which a trial reports a value of the metric, ascending, the last at the end.
+
+        Samples seen where the metric is the validation loss; questions answered where it is a
+        score and `question_shares` are given; else there are none.
+        """
+        if self.config.cost is not None:
+            return ()
+        return (
+            self.report_points if self.config.metric == VALIDATION_LOSS else self._grades().points
+        )
+
+    @property
     def samples_per_trial(self) -> int:
         """Training samples that a trial sees, all epochs together, if it is not stopped early."""
         return sum(batch.samples for batch in self._resources().train)
@@ -227,16 +190,18 @@ class FineTuneObjective:
             self.register(trial.study)
         parameters = HyperParameters.from_mapping(self.search_space.suggest(trial))
         self._untuned_loss()  # before the clock starts: it is measured once, not for every trial
-        self._footprint(parameters)  # likewise
+        self._memory().footprint(parameters)  # likewise
+        graded = self._grades().reporter(trial)
         clock = Stopwatch()
         file = self._checkpoint_file(trial, parameters)
         try:
             with removed_at_the_end(file):
                 resume = functools.partial(self._resumed, trial)
                 network, result = self._train(
-                    parameters, self._reporter(trial), clock, file, resume
+                    parameters, self._reporter(trial), clock, file, resume, graded
                 )
-                self._keep_if_best(trial, network, result, clock)
+                with clock.measure("save"):
+                    self._adapters.keep_if_best(trial, network, result)
         except NonFiniteLossError as error:
             raise TrialPruned(str(error)) from error
         except KeyboardInterrupt:
@@ -250,15 +215,15 @@ class FineTuneObjective:
             trial.set_user_attr("failure", str(error))
             raise
         finally:
-            trial.set_user_attr("seconds", _rounded(clock.seconds()))
-        trial.set_user_attr("stderr", _as_json(result.stderr))
+            trial.set_user_attr("seconds", rounded(clock.seconds()))
+        trial.set_user_attr("stderr", finite(result.stderr))
         trial.set_user_attr("tokens_per_second", round(result.tokens_per_second, 1))
         trial.set_user_attr("trainable_parameters", result.trainable_parameters)
         if result.micro_batch_size != self.config.micro_batch_size:
             trial.set_user_attr("micro_batch_size", result.micro_batch_size)
         if self.config.tasks:
             trial.set_user_attr("val_loss", result.val_loss)
-            trial.set_user_attr("scores", _as_attribute(result.scores))
+            trial.set_user_attr("scores", score_attribute(result.scores))
         return result.value if result.cost is None else (result.value, result.cost)
 
     def register(self, study: Study) -> None:
@@ -302,11 +267,8 @@ class FineTuneObjective:
 
     def base_result(self) -> BaseResult:
         """The untuned model's validation loss and scores; each is computed once."""
-        if self._base_scores is None:
-            self._base_scores = self._score(self._untuned())
-        loss = self._untuned_loss()
-        value = measured(self.config, loss, self._base_scores).value
-        return BaseResult(loss.value, self._base_scores, value)
+        scores, loss = self._grades().untuned(), self._untuned_loss()
+        return BaseResult(loss.value, scores, measured(self.config, loss, scores).value)
 
     def best_adapter(self, study: Study, *, number: int | None = None) -> Path:
         """Folder of the best trial's adapter in PEFT format.
@@ -325,23 +287,12 @@ class FineTuneObjective:
         """
         best = chosen_trial(study, number)
         parameters = self._parameters_of(best.params)
-        self._adapters.remove_beaten(study)
-        folder = self._adapters.find(study.study_name, best.number, parameters.as_dict())
+        folder = self._adapters.find(study, best, parameters)
         if folder is not None:
             return folder
-        artifact = best.user_attrs.get(ARTIFACT)
-        if self._artifact_store is not None and artifact is not None:
-            store = self._artifact_store
-            return self._adapters.save(
-                study.study_name,
-                best.number,
-                parameters.as_dict(),
-                value=best.values[0],
-                export=lambda work: download_adapter(store, artifact, work),
-            )
         _logger.warning("The adapter of trial %d is missing; training it again.", best.number)
         network, result = self._train(parameters, None, Stopwatch())
-        return self._save(study.study_name, best.number, network, result)
+        return self._adapters.save(study, best.number, network, result)
 
     def export_best(
         self, study: Study, out: str | Path, *, format: Format = "peft", number: int | None = None
@@ -419,19 +370,19 @@ class FineTuneObjective:
         key = f"final test of trial {tested}: {json.dumps(asked, sort_keys=True)}"
         kept = study.user_attrs.get(key)
         if kept is not None:
-            return FinalComparison(_from_json(kept["base"]), _from_json(kept["tuned"]))
+            return FinalComparison.from_json(kept)
         scorer = make_scorer(config, tasks, limit=limit, ids=ids or {})
         if scorer is None:
             raise ValueError("tasks is empty, expected at least one, such as ['hellaswag'].")
         check_held_out(self._resources().scorer, scorer)
         result = self._compared(scorer, self.best_adapter(study, number=tested))
-        study.set_user_attr(key, {"base": _to_json(result.base), "tuned": _to_json(result.tuned)})
+        study.set_user_attr(key, result.to_json())
         return result
 
     def _compared(self, scorer: Scorer, adapter: str | Path) -> FinalComparison:
-        tokenizer = self._resources().backend.tokenizer
-        base = scorer(self._on_device(self._untuned().scoring_model()), tokenizer)
-        return FinalComparison(base, scorer(self._on_device(self.load_tuned(adapter)), tokenizer))
+        tokenizer, on_device = self._resources().backend.tokenizer, self._grades().on_device
+        base = scorer(on_device(self._resources().backend.untuned().scoring_model()), tokenizer)
+        return FinalComparison(base, scorer(on_device(self.load_tuned(adapter)), tokenizer))
 
     def load_tuned(self, adapter: str | Path) -> Any:
         """The base model with an adapter from disk, called like a model of transformers."""
@@ -442,14 +393,21 @@ class FineTuneObjective:
             self._loaded = load_resources(self.config)
         return self._loaded
 
-    def _untuned(self) -> AdaptedModel:
-        return self._resources().backend.untuned()
-
     def _untuned_loss(self) -> Estimate:
         if self._base_loss is None:
             with self._devices().on(Order()) as team:
                 self._base_loss = validation_loss_untuned(self._resources(), team)
         return self._base_loss
+
+    def _grades(self) -> Grader:
+        if self._grader is None:
+            self._grader = Grader(self.config, self._resources())
+        return self._grader
+
+    def _memory(self) -> Capacity:
+        if self._capacity is None:
+            self._capacity = Capacity(self.config, self._resources())
+        return self._capacity
 
     def _devices(self) -> Crew:
         if self._crew is None:
@@ -463,9 +421,10 @@ class FineTuneObjective:
         clock: Stopwatch,
         file: CheckpointFile | None = None,
         resumed: Callable[[int, Sequence[tuple[float, int]]], None] = lambda *_: None,
+        graded: Report | None = None,
     ) -> tuple[AdaptedModel, TrialResult]:
         with clock.measure("build"):
-            rows = self._fitting_rows(parameters)
+            rows = self._memory().fitting_rows(parameters)
             order = Order(
                 parameters=parameters,
                 rows=rows,
@@ -475,7 +434,7 @@ class FineTuneObjective:
             )
         try:
             with seeded(self.config.seed, self._resources().device):
-                return self._train_seeded(parameters, order, report, clock, file, resumed)
+                return self._train_seeded(parameters, order, report, clock, file, resumed, graded)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -483,7 +442,7 @@ class FineTuneObjective:
         release_memory()
         raise OutOfMemoryError(
             f"A run with rank {parameters.rank} and max_length {self.config.max_length} does not "
-            f"fit into memory ({reason}). {_LESS_MEMORY}"
+            f"fit into memory ({reason}). {LESS_MEMORY}"
         )
 
     def estimate(
@@ -503,61 +462,7 @@ class FineTuneObjective:
             ValueError: If a hyperparameter is unknown or outside its range.
         """
         checked = self._parameters_of(parameters)
-        rows = -(-(micro_batch_size or self.config.micro_batch_size) // self.config.devices)
-        return self._estimated(self._footprint(checked), rows)
-
-    def _estimated(self, needed: Footprint, rows: int) -> MemoryEstimate:
-        return needed.estimate(self._resources().train, rows=rows, optimizer=self.config.optimizer)
-
-    def _footprint(self, parameters: HyperParameters) -> Footprint:
-        loaded = self._resources()
-        if self._footprints is None:
-            self._footprints = Footprints(
-                self._bare_network,
-                dtype=loaded.recipe.dtype,
-                packed=self.config.packing,
-                checkpointing=self.config.activation_checkpointing,
-            )
-        with seeded(self.config.seed, loaded.device):
-            found = self._footprints.at(parameters.rank, dropout=parameters.dropout)
-        if self.config.strategy == "fsdp":
-            held = divided_bytes(self._untuned(), self.config.devices)
-            return dataclasses.replace(found, frozen=held)
-        return found
-
-    def _bare_network(self, rank: int, dropout: float, checkpointing: bool) -> AdaptedModel:
-        spec = adapter_spec(self.config, rank=rank, dropout=dropout)
-        return self._resources().backend.adapt(
-            dataclasses.replace(spec, checkpointing=checkpointing)
-        )
-
-    def _fitting_rows(self, parameters: HyperParameters) -> int:
-        """This device's rows of a micro-batch, or a half, a quarter, ... of them that fit.
-
-        Raises:
-            OutOfMemoryError: If one row does not fit.
-        """
-        devices, limit = self.config.devices, self.config.memory_limit
-        needed, rows = self._footprint(parameters), -(-self.config.micro_batch_size // devices)
-        most = self._available(needed) if limit is None else int(limit * 1e9)
-        while (estimate := self._estimated(needed, rows)).total > most:
-            if rows == 1:
-                raise OutOfMemoryError(
-                    f"A run with rank {parameters.rank} and max_length {self.config.max_length} "
-                    f"would need {estimate}, even with one row at a time, and {gigabytes(most)} "
-                    f"are there. {_LESS_MEMORY} Or raise memory_limit."
-                )
-            rows //= 2
-        return rows
-
-    def _available(self, needed: Footprint) -> int:
-        """Bytes of the device that a run may fill, those of its base weights among them."""
-        device = self._resources().device
-        left = available_memory(device)
-        if device.type == "cpu":  # which all processes share
-            left //= self.config.devices
-        # Divided weights are brought there for each run, others are there.
-        return left if self.config.strategy == "fsdp" else left + needed.frozen
+        return self._memory().estimate(checked, micro_batch_size=micro_batch_size)
 
     def _train_seeded(
         self,
@@ -567,6 +472,7 @@ class FineTuneObjective:
         clock: Stopwatch,
         file: CheckpointFile | None,
         resumed: Callable[[int, Sequence[tuple[float, int]]], None],
+        graded: Report | None,
     ) -> tuple[AdaptedModel, TrialResult]:
         loaded = self._resources()
         with self._devices().on(order) as team:
@@ -576,7 +482,7 @@ class FineTuneObjective:
             outcome = run.carry_out(self._callbacks)
         network = outcome.network
         with clock.measure("score"):
-            scores = self._score(network)
+            scores = self._grades()(network, graded)
         measure = measured(self.config, outcome.loss, scores)
         seconds = clock.seconds()
         size = network.trainable_parameters()
@@ -626,59 +532,12 @@ class FineTuneObjective:
             for loss, step in made:
                 trial.report(loss, step=step)
 
-    def _score(self, network: AdaptedModel) -> tuple[Score, ...]:
-        loaded = self._resources()
-        if loaded.scorer is None:
-            return ()
-        return loaded.scorer(self._on_device(network.scoring_model()), loaded.backend.tokenizer)
-
-    def _on_device(self, model: Any) -> Any:
-        """A model for scoring; it waits on the CPU if its weights are divided for training."""
-        return model.to(self._resources().device) if self.config.strategy == "fsdp" else model
-
     def _parameters_of(self, given: Mapping[str, Number]) -> HyperParameters:
         """Hyperparameters by name, with what the search space holds fixed."""
         fixed = dict(self.search_space.fixed)
         if SCALES & given.keys():
             fixed = {name: value for name, value in fixed.items() if name not in SCALES}
         return HyperParameters.from_mapping(fixed | dict(given))
-
-    def _keep_if_best(
-        self, trial: BaseTrial, network: AdaptedModel, result: TrialResult, clock: Stopwatch
-    ) -> None:
-        study: Study | None = getattr(trial, "study", None)
-        if study is None:  # a FixedTrial belongs to none
-            return
-        with clock.measure("save"):
-            try:
-                self._keep(study, trial, network, result)
-            except Exception as error:
-                # A full disk, or whatever a store's library raises: the value is worth more.
-                _logger.warning(
-                    "The adapter of trial %d could not be kept.", trial.number, exc_info=True
-                )
-                trial.set_user_attr("adapter_lost", f"{type(error).__name__}: {error}")
-
-    def _keep(
-        self, study: Study, trial: BaseTrial, network: AdaptedModel, result: TrialResult
-    ) -> None:
-        values = [result.value] if result.cost is None else [result.value, result.cost]
-        if worth_keeping(study, values, keep=self.config.keep_adapters):
-            folder = self._save(study.study_name, trial.number, network, result)
-            if self._artifact_store is not None:
-                upload_adapter(self._artifact_store, cast("Trial", trial), folder)
-        self._adapters.remove_beaten(study)
-
-    def _save(
-        self, study_name: str, number: int, network: AdaptedModel, result: TrialResult
-    ) -> Path:
-        return self._adapters.save(
-            study_name,
-            number,
-            result.parameters.as_dict(),
-            value=result.value,
-            export=network.export,
-        )
 
 
 def chosen_trial(study: Study, number: int | None = None) -> FrozenTrial:
@@ -704,35 +563,3 @@ def chosen_trial(study: Study, number: int | None = None) -> FrozenTrial:
         f"Trial {number} of the study {study.study_name!r} has not completed, expected one of "
         f"{[trial.number for trial in completed]}."
     )
-
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {phase: round(value, 3) for phase, value in seconds.items()}
-
-
-def _to_json(scores: tuple[Score, ...]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(score) | {"stderr": _as_json(score.stderr)} for score in scores]
-
-
-def _from_json(kept: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:
-    from objectives.scoring import Score
-
-    return tuple(
-        Score(**{**score, "stderr": math.nan if score["stderr"] is None else score["stderr"]})
-        for score in kept
-    )
-
-
-def _as_json(stderr: float) -> float | None:
-    # A standard error of one question is no number, and JSON has no NaN.
-    return stderr if math.isfinite(stderr) else None
-
-
-def _as_attribute(scores: tuple[Score, ...]) -> dict[str, dict[str, float | None]]:
-    return {
-        f"{score.task} {score.metric}": {
-            "value": score.value,
-            "stderr": _as_json(score.stderr),
-        }
-        for score in scores
-    }

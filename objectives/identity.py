@@ -40,6 +40,7 @@ _NO_MATTER: Final = (
     "test_tasks",
     "test_question_limit",
     "test_question_ids",
+    "question_shares",  # of pruned trials only
     "scoring_batch_size",
     "validation_batch_size",
     "activation_checkpointing",

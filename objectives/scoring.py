@@ -53,6 +53,9 @@ __all__ = [
 _METRICS: Final = ("acc_norm", "acc")
 _FEWSHOT_SEED: Final = 1234
 
+Answers = dict[tuple[str, ...], tuple[float, bool]]
+"""Log-likelihoods of continuations, and whether each is the most likely one."""
+
 _logger = logging.getLogger(__name__)
 
 # lm-eval keeps the requests of a call on the task objects and logs through global loggers.
@@ -185,14 +188,28 @@ class Scorer:
             for name, task in self._tasks.items()
         }
 
+    def points(self, shares: Sequence[float]) -> tuple[int, ...]:
+        """Numbers of questions of shares, ascending, and of all of them; equal ones once."""
+        return tuple(sum(map(len, ids.values())) for ids in self._stages(shares))
+
     def __call__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        shares: Sequence[float] = (),
+        report: Callable[[int, tuple[Score, ...]], None] | None = None,
     ) -> tuple[Score, ...]:
         """Score a model, on the device where it is.
 
         Args:
             model: A causal language model; its weights and its training mode are left as they are.
             tokenizer: The model's tokenizer, with a padding token.
+            shares: Shares of each task's questions, ascending, in (0, 1), that are answered first;
+                at least one question of each. They are drawn once for all models, a larger share
+                holds the smaller ones, and no question is asked twice.
+            report: Called with the number of questions answered so far and the scores on them,
+                after each share and at the end; may raise to stop.
 
         Returns:
             One score a requested task, in the given order; one score a member of a tag, or of a
@@ -203,18 +220,39 @@ class Scorer:
             OutOfMemoryError: If memory is too short for one sequence at a time.
         """
         training = model.training
-        try:
-            with _undisturbed():
-                results = halving(
-                    lambda batch_size: self._evaluated(model, tokenizer, batch_size),
-                    size=self._batch_size,
-                )
-        finally:
-            model.train(training)
-        return tuple(score for item in self._loaded for score in _scores(item, results))
+        answers: Answers = {}
+        scores: tuple[Score, ...] = ()
+        for ids in self._stages(shares):
+            evaluated = functools.partial(self._evaluated, model, tokenizer, ids, answers)
+            try:
+                with _undisturbed():
+                    results = halving(evaluated, size=self._batch_size)
+            finally:
+                model.train(training)
+            scores = tuple(score for item in self._loaded for score in _scores(item, results))
+            if report is not None:
+                report(sum(map(len, ids.values())), scores)
+        return scores
+
+    def _stages(self, shares: Sequence[float]) -> list[dict[str, Sequence[int]]]:
+        """Questions by task after each share, and all of them; each stage holds the ones before."""
+        stages = [
+            {name: _first(name, chosen, share) for name, chosen in self._ids.items()}
+            for share in shares
+        ]
+        grown: list[dict[str, Sequence[int]]] = []
+        for stage in [*stages, dict(self._ids)]:
+            if not grown or any(len(stage[name]) > len(grown[-1][name]) for name in stage):
+                grown.append(stage)
+        return grown
 
     def _evaluated(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, batch_size: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        ids: Mapping[str, Sequence[int]],
+        answers: Answers,
+        batch_size: int,
     ) -> Mapping[str, Mapping[str, Any]]:
         for task in self._tasks.values():
             task.set_fewshot_seed(_FEWSHOT_SEED)
@@ -225,12 +263,13 @@ class Scorer:
                 backend="causal",
                 batch_size=batch_size,
                 max_length=min(self._max_length, model.config.max_position_embeddings),
+                answers=answers,
             ),
             task_dict={
                 "tasks": dict(self._tasks),
                 "groups": {k: v for item in self._loaded for k, v in item.groups.items()},
             },
-            samples=self._ids,
+            samples=dict(ids),
             bootstrap_iters=1,  # 0 would leave out the standard errors, closed forms here
             log_samples=False,
         )["results"]
@@ -238,19 +277,30 @@ class Scorer:
 
 
 class _LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no type information
-    """lm-eval's wrapper of a transformers model: silent, wary, and without needless work."""
+    """lm-eval's wrapper of a transformers model: silent, wary, and without needless work.
+
+    Args:
+        answers: What the model has answered, by context and continuation; is added to.
+        **settings: Of lm-eval's class.
+    """
 
     _shortest_context = 1
 
+    def __init__(self, *, answers: Answers, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._answers = answers
+
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-        results: list[Any] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        asked = [request for request in requests if request.args not in self._answers]
+        results: list[Any] = super().loglikelihood(asked, disable_tqdm=disable_tqdm)
         # lm-eval would count the first choice as the answer where all are NaN.
         if not all(math.isfinite(likelihood) for likelihood, _ in results):
             raise FloatingPointError(
                 "The model gives log-likelihoods that aren't finite, so it has no score; its "
                 "training has probably diverged: lower the learning rate."
             )
-        return results
+        self._answers.update(zip((request.args for request in asked), results, strict=True))
+        return [self._answers[request.args] for request in requests]
 
     def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[Any]:
         cut = sum(
@@ -278,6 +328,12 @@ class _LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informa
             output = self.model(inps, use_cache=False, logits_to_keep=keep)
         logits: torch.Tensor = output.logits
         return logits
+
+
+def _first(name: str, ids: Sequence[int], share: float) -> Sequence[int]:
+    """A share of a task's questions, in the order in which they are asked."""
+    order = random.Random(f"questions of {name}").sample(ids, len(ids))
+    return sorted(order[: max(math.ceil(share * len(ids)), 1)])
 
 
 def _is_single(loaded: LoadedTask) -> bool:

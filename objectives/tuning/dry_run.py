@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 import objectives
+from objectives.grading import Grader
 from objectives.resources import load_resources, make_scorer
 from objectives.running import report_points_of
 from objectives.tuning.rehearsal import check_pruner
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from objectives.config import FineTuneConfig
-    from objectives.finetune import FinalComparison
     from objectives.resources import Resources
+    from objectives.results import FinalComparison
     from objectives.scoring import Scorer
     from objectives.search_space import Number, SearchSpace
     from objectives.tuning.settings import StudySettings
@@ -48,7 +49,7 @@ def dry_run(
     """
     check_settings(config, settings)
     loaded = load_resources(config)
-    points = report_points_of(config, loaded)
+    points = Grader(config, loaded).points or report_points_of(config, loaded)
     check_pruner(settings.pruner, settings.pruner_settings, points=points)
     check_study(config, settings)
     with tempfile.TemporaryDirectory() as folder, quiet():

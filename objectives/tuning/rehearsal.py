@@ -72,8 +72,8 @@ def check_pruner(
     for start in _STARTS if points else ():
         if isinstance(value := settings.get(start), int | float) and value >= last:
             raise ValueError(
-                f"pruner_settings has {start} {value}, but a trial ends after {last} samples, so "
-                f"that none would be pruned; give less than {last}."
+                f"pruner_settings has {start} {value}, but a trial ends at {last}, so that none "
+                f"would be pruned; give less than {last}."
             )
     pruner = make_pruner(name, settings, first=first, last=last)
 

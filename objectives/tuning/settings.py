@@ -23,8 +23,8 @@ class StudySettings:
         sampler_settings: Arguments of the sampler's class, such as `{variant: jones1993}`. Its
             seed is the objective's unless given.
         pruner: Name of the pruner: none, median, percentile, halving, hyperband.
-        pruner_settings: Arguments of the pruner's class. Resources are training samples; they
-            start at the first report unless given.
+        pruner_settings: Arguments of the pruner's class. Resources are training samples, or
+            questions with `question_shares`; they start at the first report unless given.
         n_trials: Trials of the study in all, completed or pruned; those of earlier runs and of
             other workers count.
         workers: Processes on this machine that work on the study at once. Each holds a model; on

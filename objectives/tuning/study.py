@@ -14,6 +14,7 @@ import optuna
 from optuna.study import MaxTrialsCallback
 
 import objectives
+from objectives.config import VALIDATION_LOSS
 from objectives.identity import IDENTITY, check_identity
 from objectives.tuning.named import SEVERAL_OBJECTIVES, make_pruner, make_sampler
 from objectives.tuning.progress import DONE, Progress, number_done, value_name
@@ -80,7 +81,7 @@ def _open(config: FineTuneConfig, settings: StudySettings) -> Tuning:
     storage = open_storage(settings.storage) if settings.storage else None
     progress = Progress()
     objective = objectives.FineTuneObjective(config, callbacks=progress.callbacks())
-    check_pruner(settings.pruner, settings.pruner_settings, points=objective.report_points)
+    check_pruner(settings.pruner, settings.pruner_settings, points=objective.pruning_points)
     if storage is None:
         _make_folder(config)
         storage = open_storage(storage_url(config, settings))
@@ -171,12 +172,14 @@ def check_settings(config: FineTuneConfig, settings: StudySettings) -> None:
             f"pruner is {settings.pruner!r} and cost is {config.cost!r}, but Optuna prunes only "
             "studies with one objective; give pruner: none."
         )
-    if settings.pruner != "none" and config.metric != "val_loss":
+    by_loss = config.metric == VALIDATION_LOSS
+    if settings.pruner != "none" and not by_loss and not config.question_shares:
         raise ValueError(
             f"pruner is {settings.pruner!r} and metric is {config.metric!r}, which is known at "
-            "a trial's end only; give metric: val_loss, or pruner: none."
+            "a trial's end only; give question_shares: [0.1, 0.3], metric: val_loss, or "
+            "pruner: none."
         )
-    if settings.pruner != "none" and config.reports_per_epoch * config.epochs < 2:
+    if settings.pruner != "none" and by_loss and config.reports_per_epoch * config.epochs < 2:
         raise ValueError(
             f"pruner is {settings.pruner!r}, which needs values on the way, and a trial reports "
             "once; give reports_per_epoch: 4."
@@ -207,7 +210,7 @@ def new_study(
     Raises:
         ValueError: If it was made with an objective whose values can't be compared.
     """
-    points = objective.report_points
+    points = objective.pruning_points or objective.report_points
     study = optuna.create_study(
         study_name=settings.study_name,
         storage=storage,

@@ -24,6 +24,7 @@ from peft import PeftModel
 
 from objectives import FineTuneConfig, FineTuneObjective, HyperParameters, SearchSpace, running
 from objectives.data import DataError
+from objectives.grading import Grader
 from objectives.memory import OutOfMemoryError
 from objectives.models import litgpt_backend
 from objectives.models.backend import RankError
@@ -573,7 +574,7 @@ def test_a_metric_without_a_score_of_its_own_is_explained(
     objective: FineTuneObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = Score(task="member", metric="acc", value=0.5, stderr=0.1, questions=9)
-    monkeypatch.setattr(objective, "_score", lambda _: (score,))
+    monkeypatch.setattr(Grader, "__call__", lambda *_: (score,))
     objective.config = dataclasses.replace(objective.config, metric="tag", tasks=("tag",))
     with pytest.raises(ValueError, match=r"'tag', which has no score of its own.*'member'"):
         objective.run(GOOD)

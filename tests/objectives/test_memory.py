@@ -114,7 +114,7 @@ def test_scoring_that_does_not_fit_takes_fewer_sequences(
         return call(self, inps, **named)
 
     monkeypatch.setattr("objectives.scoring._LanguageModel._model_call", exhausted)
-    monkeypatch.setattr(objective, "_base_scores", None)
+    monkeypatch.setattr(objective, "_grader", None)
     scores = objective.base_result().scores
     assert sizes[:3] == [16, 8, 4]
     assert [score.value for score in scores] == [score.value for score in expected]
@@ -180,7 +180,7 @@ def test_the_estimate_is_near_what_a_run_allocates(
     needed = estimate.total - estimate.base_weights
     assert 0.85 < needed / measured_peak(objective) < 1.3
     with torch.random.fork_rng():
-        untuned: Any = objective._untuned()
+        untuned: Any = objective._resources().backend.untuned()
     held = {p.data_ptr(): p.nbytes for p in untuned.parameters()}
     assert estimate.base_weights == sum(held.values())
 

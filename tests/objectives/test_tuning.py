@@ -177,7 +177,7 @@ def test_memory_is_estimated_at_both_ends(
         (["--pruner=percentile", "--pruner_settings.percentile", "101"], "can't be made"),
         (
             ["--pruner", "halving", "--pruner_settings.min_resource", "17"],
-            "but a trial ends after 16 samples, so that none would be pruned; give less than 16.",
+            "but a trial ends at 16, so that none would be pruned; give less than 16.",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -443,6 +443,22 @@ def test_sigterm_stops_like_ctrl_c_and_the_same_command_goes_on(
     assert stopped.user_attrs["interrupted"]
     assert again.params == stopped.params
     assert again.user_attrs["resumed_at"] == 6
+
+
+def test_a_score_is_tuned_with_a_pruner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"metric": str(QUESTIONS), "tasks": [str(QUESTIONS)], "pruner": "halving"}
+    file = str(yaml_file(tmp_path, **changes))
+    assert main(["tune", file]) == 2
+    assert "give question_shares: [0.1, 0.3]" in capsys.readouterr().err
+    shares = ["--question_shares", "[0.25, 0.5]"]
+    assert main(["tune", file, *shares, "--dry-run"]) == 0
+    assert main(["tune", file, *shares]) == 0
+    trials = trials_in(tmp_path / "out")
+    assert len(trials) == 4
+    assert all(set(trial.intermediate_values) <= {6, 12, 24} for trial in trials)
+    assert trials[0].intermediate_values[24] == trials[0].value
+    assert main(["tune", file, *shares, "--pruner_settings.min_resource", "24"]) == 2
+    assert "a trial ends at 24, so that none would be pruned" in capsys.readouterr().err
 
 
 def test_a_device_that_is_lost_before_the_first_trial_is_an_error_of_a_line(
