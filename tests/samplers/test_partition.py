@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import pickle
@@ -139,25 +140,36 @@ CONTINUE = """
     import optuna
     sys.path.insert(0, {folder!r})
     from conftest import SAMPLERS, mixed_objective
-    study = optuna.load_study(study_name="s", storage={storage!r}, sampler=SAMPLERS[{name!r}]())
-    study.optimize(mixed_objective, n_trials={n})
+    for name, cut in {cuts!r}:
+        study = optuna.load_study(
+            study_name=f"{{name}} {{cut}}", storage={storage!r}, sampler=SAMPLERS[name]()
+        )
+        study.optimize(mixed_objective, n_trials=30 - cut)
 """
 
 
-@pytest.mark.parametrize("name", ["soo", "one_side", "jones1993", "locally_biased"])
-@pytest.mark.parametrize("cut", [1, 2, 3, 7, 18])
 def test_a_study_cut_at_any_trial_goes_on_in_a_new_process(
-    name: str, cut: int, sqlite: str, objective: Objective, request: pytest.FixtureRequest
+    sqlite: str, objective: Objective, request: pytest.FixtureRequest
 ) -> None:
     factories = request.getfixturevalue("factories")
-    whole = optuna.create_study(sampler=factories[name]())
-    whole.optimize(objective, n_trials=30)
-    part = optuna.create_study(study_name="s", storage=sqlite, sampler=factories[name]())
-    part.optimize(objective, n_trials=cut)
-    code = CONTINUE.format(folder=str(Path(__file__).parent), storage=sqlite, name=name, n=30 - cut)
+    names = ("soo", "one_side", "jones1993", "locally_biased")
+    cuts = list(itertools.product(names, (1, 2, 3, 7, 18)))
+    parts = {}
+    for name, cut in cuts:
+        part = optuna.create_study(
+            study_name=f"{name} {cut}", storage=sqlite, sampler=factories[name]()
+        )
+        part.optimize(objective, n_trials=cut)
+        parts[name, cut] = part
+    code = CONTINUE.format(folder=str(Path(__file__).parent), storage=sqlite, cuts=cuts)
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
-    assert parameters(part) == parameters(whole)
-    assert [t.value for t in part.trials] == [t.value for t in whole.trials]
+    for name in names:
+        whole = optuna.create_study(sampler=factories[name]())
+        whole.optimize(objective, n_trials=30)
+        for cut in (1, 2, 3, 7, 18):
+            part = parts[name, cut]
+            assert parameters(part) == parameters(whole), (name, cut)
+            assert [t.value for t in part.trials] == [t.value for t in whole.trials]
 
 
 def test_dropping_the_cache_at_every_trial_changes_nothing(
