@@ -21,7 +21,7 @@ from optuna_partition.surrogate.data import (
     noise_of,
     variables_of,
 )
-from optuna_partition.surrogate.gaussian_process import fit
+from optuna_partition.surrogate.gaussian_process import MAX_POINTS, fit
 from optuna_partition.surrogate.improvement import LogExpectedImprovement
 from optuna_partition.surrogate.prior import Prior, short_prior
 
@@ -71,8 +71,13 @@ class ProcessProposer:
         pending = np.array([trial.point for trial in trials if trial.status is Status.PENDING])
         data = Data(variables, points, values, noise_of(values, variances))
         process = fit(data, self.prior).given(pending.reshape(-1, d))
+        # The best of what the process knows; of thousands of others it would only cost time.
+        known_to_it = data.thinned(MAX_POINTS)
+        points = known_to_it.points
         means = process.means(points)
-        order = np.argsort(np.where(np.isfinite(values), means, math.inf), kind="stable")
+        order = np.argsort(
+            np.where(np.isfinite(known_to_it.values), means, math.inf), kind="stable"
+        )
         improvement = LogExpectedImprovement(process, float(means.min()))
         region = _Region.around(box, variables, points[order[0]], level)
         starts = points[order[: 1 if level else _NEAR]]
