@@ -173,6 +173,21 @@ def test_a_model_and_its_untrained_adapters_compute_what_transformers_computes(
         assert torch.equal(adapted_logits(fresh, batch.input_ids), untuned)
 
 
+def test_in_bf16_it_is_scored_as_transformers_loads_it(
+    folder: Path, tiny_batches: tuple[Batch, ...]
+) -> None:
+    backend = LitGPTBackend(load_base_model(folder, dtype=torch.bfloat16))
+    ids = tiny_batches[0].input_ids
+    scored = backend.untuned().scoring_model()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation=scored.config._attn_implementation
+    )
+    assert torch.equal(logits_of(scored, ids), logits_of(loaded, ids))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        untuned = adapted_logits(backend.untuned(), ids)
+        assert torch.equal(adapted_logits(backend.adapt(spec()), ids), untuned)
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("targets", [("query", "value"), ALL_TARGETS])
 def test_a_tuned_model_is_the_same_merged_and_loaded_by_peft(
