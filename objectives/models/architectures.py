@@ -45,6 +45,7 @@ _FAMILIES_BY_NAME: Final = (
     "OLMo-2",
     "Phi-3",
     "falcon-7b",
+    "falcon-40b",
 )
 _MARKS: Final = ("Gemma", "OLMo")
 
@@ -113,6 +114,8 @@ def architecture_of(hf_config: PreTrainedConfig) -> Architecture:
         ModelFormatError: If litgpt has none such.
     """
     kind = hf_config.model_type
+    if kind == "falcon" and _has_two_norms(hf_config):
+        return _FALCON_40B
     if kind not in _ARCHITECTURES:
         raise ModelFormatError(
             f"config.json has model_type={kind!r}, expected one of {sorted(_ARCHITECTURES)}; give "
@@ -318,22 +321,22 @@ def _stablelm(given: Any) -> Fields:
 
 
 def _falcon(given: Any) -> Fields:
-    _expect(
-        given,
-        alibi=False,
-        bias=False,
-        parallel_attn=True,
-        new_decoder_architecture=False,
-        multi_query=True,
-    )
+    _expect(given, alibi=False, bias=False, num_ln_in_parallel_attn=(None, 1, 2))
+    if not given.new_decoder_architecture:
+        _expect(given, parallel_attn=True, multi_query=True)
     return _gelu(given, "activation") | {
         "norm_class_name": "LayerNorm",
         "norm_eps": given.layer_norm_epsilon,
-        "n_query_groups": 1,
+        "n_query_groups": given.num_kv_heads if given.new_decoder_architecture else 1,
         "intermediate_size": given.ffn_hidden_size,
         "parallel_residual": True,
-        "shared_attention_norm": True,
+        "shared_attention_norm": not _has_two_norms(given),
     }
+
+
+def _has_two_norms(given: Any) -> bool:
+    """Whether a Falcon has a norm of its own before each MLP: 40B and 180B, not 7B and 11B."""
+    return bool(given.new_decoder_architecture) and given.num_ln_in_parallel_attn != 1
 
 
 def _plain(copy: Any) -> Callable[..., None]:
@@ -417,3 +420,6 @@ _ARCHITECTURES: Final[Mapping[str, Architecture]] = {
         "falcon-7b", _falcon, _plain(from_hf.copy_weights_falcon), to_hf.copy_weights_falcon
     ),
 }
+_FALCON_40B: Final = Architecture(
+    "falcon-40b", _falcon, _plain(from_hf.copy_weights_falcon), to_hf.copy_weights_falcon
+)

@@ -71,6 +71,8 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+CASES["falcon 40b"] = CASES["falcon"] | {"new_decoder_architecture": True, "num_kv_heads": 2}
+CASES["falcon 11b"] = CASES["falcon 40b"] | {"num_ln_in_parallel_attn": 1}
 
 
 def make_config(case: str, vocabulary: int) -> Any:
@@ -290,7 +292,7 @@ def test_records_are_packed_only_where_attention_stays_inside(folder: Path, back
         ("phi", {"qk_layernorm": True}, "qk_layernorm=True"),
         ("olmo", {"clip_qkv": 8.0}, "clip_qkv=8.0, expected None"),
         ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual=True"),
-        ("falcon", {"new_decoder_architecture": True}, "new_decoder_architecture=True"),
+        ("falcon", {"multi_query": False}, "multi_query=False, expected True"),
         ("falcon", {"alibi": True}, "alibi=True"),
         ("mixtral", {}, "model_type='mixtral'"),
     ],
