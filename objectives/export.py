@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -97,7 +96,7 @@ def _as_litgpt(folder: Path, target: Path, dtype: torch.dtype) -> Path:
     base = load_base_model(folder, dtype=dtype)
     target.mkdir()
     torch.save(base.state_dict, target / "lit_model.pth")
-    save_config(dataclasses.replace(base.config, name=folder.name), target)
+    save_config(base.config, target)  # whose name tells litgpt the family
     for name in _BESIDE_WEIGHTS:
         if (folder / name).is_file():
             shutil.copy(folder / name, target)

@@ -162,9 +162,15 @@ def _rope(given: Any) -> Fields:
     rope: Mapping[str, Any] = given.rope_parameters
     local = rope.get("sliding_attention")
     rope = rope.get("full_attention", rope)
+    theta = rope["rope_theta"]
+    if theta != int(theta):
+        raise ModelFormatError(
+            f"config.json has rope_theta={theta}, expected a whole number, as litgpt has it; give "
+            "backend='peft'."
+        )
     found: Fields = {
         "rotary_percentage": rope.get("partial_rotary_factor", 1.0),
-        "rope_base": int(rope["rope_theta"]),
+        "rope_base": int(theta),
         "rope_adjustments": _rope_adjustments(rope),
     }
     if local is not None:
@@ -273,15 +279,14 @@ def _phi3(given: Any) -> Fields:
     return _rms_norm(given) | _gated(given) | _window(given)
 
 
-def _gemma(given: Any) -> Fields:
-    field = "hidden_activation" if hasattr(given, "hidden_activation") else "hidden_act"
+def _gemma(given: Any, activation: str = "hidden_act") -> Fields:
     _expect(given, attention_bias=False, use_bidirectional_attention=(None, False))
     rest = {"mlp_class_name": "GemmaMLP", "scale_embeddings": True}
-    return _rms_norm(given) | _gelu(given, field) | rest
+    return _rms_norm(given) | _gelu(given, activation) | rest
 
 
 def _gemma2(given: Any) -> Fields:
-    return _gemma(given) | {
+    return _gemma(given, "hidden_activation") | {
         "attention_scores_scalar": given.query_pre_attn_scalar,
         "attention_logit_softcapping": given.attn_logit_softcapping,
         "final_logit_softcapping": given.final_logit_softcapping,

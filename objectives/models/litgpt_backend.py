@@ -22,6 +22,7 @@ from objectives.models.lora import (
     head_sees_only,
     huggingface_model,
     leave_out_windows,
+    make_norms_exact,
 )
 from objectives.models.merging import merged
 
@@ -139,6 +140,7 @@ class LitGPTAdapter(nn.Module):
                 )
             )
         gpt.load_state_dict(base.state_dict, strict=False, assign=True)
+        make_norms_exact(gpt)
         head = base.state_dict["lm_head.weight"]
         device = head.device
         for name, parameter in list(gpt.named_parameters()):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from accelerate import init_empty_weights
 from litgpt.lora import GPT, Config, LoRALinear, LoRAQKVLinear, mark_only_lora_as_trainable
+from litgpt.model import RMSNorm
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
@@ -339,6 +340,7 @@ def _build(
     with torch.device("meta"):
         gpt = GPT(config)
     gpt.load_state_dict(base.state_dict, strict=False, assign=True)
+    make_norms_exact(gpt)
     device = base.state_dict["lm_head.weight"].device
     for module in gpt.modules():
         if isinstance(module, LoRALinear) and hasattr(module, "lora_A"):
@@ -359,6 +361,18 @@ def _draw_adapter(layer: LoRALinear, device: torch.device) -> None:
     layer.reset_parameters()  # drawn on the CPU, so that a GPU starts from the same numbers
     for name in ("lora_A", "lora_B"):
         getattr(layer, name).data = getattr(layer, name).data.to(device)
+
+
+def make_norms_exact(gpt: nn.Module) -> None:
+    """Hold in fp32 the norms whose weights count from 1 (Gemma), as transformers computes them.
+
+    litgpt adds the 1 in the weights' own type, which rounds what an adapter of the norms has
+    learned, and the same weights otherwise than in an adapter.
+    """
+    for module in gpt.modules():
+        if isinstance(module, RMSNorm) and module.add_unit_offset:
+            weight = module.weight.detach().float()
+            module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
 
 
 def leave_out_windows(gpt: Any, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -129,7 +129,9 @@ class PeftBackend:
             for name, layer in self._model.named_modules()
         )
         if spec.method == "ia3":
-            feedforward = [m for m in modules if m in ("down_proj", "fc2", "mlp.c_proj")]
+            feedforward = [
+                m for m in modules if m in ("down_proj", "fc2", "mlp.c_proj", "dense_4h_to_h")
+            ]
             config: PeftConfig = IA3Config(
                 task_type="CAUSAL_LM",
                 target_modules=modules,

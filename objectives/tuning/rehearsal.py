@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from objectives.search_space import SearchSpace
 
-# Most samplers draw ten trials at random before they look at the rest of their arguments.
-_TRIALS: Final = 12
+# Most samplers draw ten trials at random before they look at the rest of their arguments, pruners
+# wait for five; the number is a setting.
+_TRIALS, _MOST_TRIALS = 12, 200
+_STARTUP: Final = "n_startup_trials"
 # Places of reports, until it is known where a trial reports.
 _POINTS: Final = (1, 3, 9, 27)
 _STARTS: Final = ("min_resource", "n_warmup_steps")
@@ -68,13 +70,18 @@ def check_pruner(
     """
     if not settings:
         return
-    first, *_, last = points or _POINTS
+    first, *_, before_last, last = points or (*_POINTS,)
     for start in _STARTS if points else ():
-        if isinstance(value := settings.get(start), int | float) and value >= last:
+        if isinstance(value := settings.get(start), int | float) and value > before_last:
             raise ValueError(
-                f"pruner_settings has {start} {value}, but a trial ends at {last}, so that none "
-                f"would be pruned; give less than {last}."
+                f"pruner_settings has {start} {value}, but a trial is last judged at {before_last} "
+                f"and ends at {last}, so that none would be pruned; give {before_last} or less."
             )
+    low, high = (settings.get(f"{end}_resource") for end in ("min", "max"))
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        raise ValueError(
+            f"pruner_settings has min_resource {low} above max_resource {high}; change them round."
+        )
     pruner = make_pruner(name, settings, first=first, last=last)
 
     def objective(trial: Trial) -> float:
@@ -91,8 +98,10 @@ def check_pruner(
 def _rehearse(
     study: optuna.Study, objective: Any, *, kind: str, name: str, settings: Mapping[str, Any]
 ) -> None:
+    startup = settings.get(_STARTUP)
+    wanted = startup + 2 if isinstance(startup, int) else _TRIALS
     try:
-        study.optimize(objective, n_trials=_TRIALS)
+        study.optimize(objective, n_trials=min(max(wanted, _TRIALS), _MOST_TRIALS))
     except Exception as error:
         raise ValueError(
             f"{kind}_settings are {dict(settings)}, with which {name!r} fails: "

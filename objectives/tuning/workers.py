@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from objectives.environment import environment
+from objectives.tuning.termination import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,9 +69,9 @@ def _run(work: Callable[..., None], *arguments: Any) -> None:
     # A shell lets jobs in the background ignore the signal that ends a worker here, and a scheduler
     # sends its own to all processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        work(*arguments)
+        with terminable():
+            work(*arguments)
     except KeyboardInterrupt:
         return  # Ctrl-C reaches all processes of a terminal; the first one says so
 

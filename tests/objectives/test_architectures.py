@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from litgpt import Config
+from litgpt import GPT, Config
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -187,7 +187,9 @@ def test_in_bf16_it_is_scored_as_transformers_loads_it(
     assert torch.equal(logits_of(scored, ids), logits_of(loaded, ids))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         untuned = adapted_logits(backend.untuned(), ids)
-        assert torch.equal(adapted_logits(backend.adapt(spec()), ids), untuned)
+        for method in ("lora", "adapter", "adapter_v2"):
+            fresh = backend.adapt(spec(method=method))
+            assert torch.equal(adapted_logits(fresh, ids).to(untuned.dtype), untuned)
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -222,9 +224,15 @@ def test_an_exported_checkpoint_of_litgpt_is_read_again(
     tuned = trained(backend.adapt(spec()), batch)
     tuned.export(tmp_path / "adapter")
     out = export_tuned(backend, tmp_path / "adapter", tmp_path / "out", format="litgpt")
+    # litgpt's own loading goes by the file alone, and by the name in it.
+    plain = GPT(Config.from_file(out / "model_config.yaml"))
+    plain.load_state_dict(torch.load(out / "lit_model.pth", weights_only=True))
+    with torch.inference_mode():
+        theirs = plain.eval()(batch.input_ids)
     again = LitGPTBackend(load_base_model(out))
     expected = adapted_logits(tuned, batch.input_ids)
     assert apart(adapted_logits(again.untuned(), batch.input_ids), expected) < 1e-4
+    assert apart(theirs, expected) < 1e-4
 
 
 def test_gradients_equal_those_of_peft(
@@ -295,6 +303,16 @@ def test_records_are_packed_only_where_attention_stays_inside(folder: Path, back
         ("falcon", {"multi_query": False}, "multi_query=False, expected True"),
         ("falcon", {"alibi": True}, "alibi=True"),
         ("mixtral", {}, "model_type='mixtral'"),
+        (
+            "qwen2",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.5}},
+            "rope_theta=10000.5, expected a whole number",
+        ),
+        (
+            "qwen2",
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
+            "rope_type='yarn', expected",
+        ),
     ],
 )
 def test_what_litgpt_would_compute_otherwise_is_refused(

@@ -176,8 +176,16 @@ def test_memory_is_estimated_at_both_ends(
         ),
         (["--pruner=percentile", "--pruner_settings.percentile", "101"], "can't be made"),
         (
-            ["--pruner", "halving", "--pruner_settings.min_resource", "17"],
-            "but a trial ends at 16, so that none would be pruned; give less than 16.",
+            ["--pruner", "halving", "--pruner_settings.min_resource", "13"],
+            "last judged at 12 and ends at 16, so that none would be pruned; give 12 or less.",
+        ),
+        (
+            ["--pruner=hyperband", "--pruner_settings", '{"min_resource": 9, "max_resource": 3}'],
+            "min_resource 9 above max_resource 3",
+        ),
+        (
+            ["--sampler_settings", '{"n_startup_trials": 20, "n_ei_candidates": 0}'],
+            "with which 'tpe' fails",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -458,7 +466,7 @@ def test_a_score_is_tuned_with_a_pruner(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(set(trial.intermediate_values) <= {6, 12, 24} for trial in trials)
     assert trials[0].intermediate_values[24] == trials[0].value
     assert main(["tune", file, *shares, "--pruner_settings.min_resource", "24"]) == 2
-    assert "a trial ends at 24, so that none would be pruned" in capsys.readouterr().err
+    assert "last judged at 12 and ends at 24, so that none" in capsys.readouterr().err
 
 
 def test_a_device_that_is_lost_before_the_first_trial_is_an_error_of_a_line(
