@@ -362,9 +362,9 @@ def memory(work: Work, loaded: Resources, elsewhere: int) -> str:
 
         scorer: Any
 
-        def __call__(self, model: Any, tokenizer: Any) -> tuple[Score, ...]:
+        def __call__(self, model: Any, tokenizer: Any, **options: Any) -> tuple[Score, ...]:
             moments["while questions are asked"] = alive()
-            found: tuple[Score, ...] = self.scorer(model, tokenizer)
+            found: tuple[Score, ...] = self.scorer(model, tokenizer, **options)
             return found
 
     probed: Any = dataclasses.replace(loaded, scorer=Probe(loaded.scorer))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,12 +42,15 @@ class ProcessModel:
     prior: Prior = field(default_factory=short_prior)
 
     def __call__(self, box: Box, trials: list[Trial]) -> ProcessBounds:
-        """Fit it to the trials; constraints do not count, as they say nothing of the values."""
+        """Fit it to the trials; infeasible ones count like the worst value, with doubt.
+
+        By their values alone the best places would lie where the constraints are violated.
+        """
         known = [trial for trial in trials if trial.status is Status.KNOWN]
         pending = [trial.point for trial in trials if trial.status is Status.PENDING]
         d = len(box.axes)
         points = np.array([trial.point for trial in known]).reshape(-1, d)
-        values = np.array([trial.rank[-1] for trial in known])
+        values = np.array([t.rank[-1] if t.rank[0] == 0 else math.inf for t in known])
         variances = noise_of(values, np.array([trial.variance for trial in known]))
         data = Data(variables_of(box), points, values, variances)
         process = fit(data, self.prior).given(np.array(pending).reshape(-1, d))
