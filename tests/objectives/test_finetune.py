@@ -639,7 +639,7 @@ def test_overhead_of_a_real_model_is_below_five_percent(tmp_path: Path) -> None:
             train_data=data / "train.json",
             validation_data=data / "validation.json",
             output_dir=tmp_path,
-            max_train_samples=32,
+            max_train_samples=64,
             max_validation_samples=16,
             prompt_style="plain",
             max_length=64,
