@@ -18,6 +18,7 @@ from litgpt.scripts import convert_hf_checkpoint as from_hf
 from litgpt.scripts import convert_lit_checkpoint as to_hf
 
 from objectives.models.errors import ModelFormatError
+from objectives.models.experts import split_off
 
 if TYPE_CHECKING:
     import torch
@@ -255,6 +256,22 @@ def _qwen3(given: Any) -> Fields:
     return _rms_norm(given) | _gated(given) | {"norm_qk": True}
 
 
+def _mixtral(given: Any) -> Fields:
+    _expect(given, router_jitter_noise=0.0)
+    experts = {"n_expert": given.num_local_experts, "n_expert_per_token": given.num_experts_per_tok}
+    return _mistral(given) | experts | {"mlp_class_name": "LLaMAMoE"}
+
+
+def _qwen3_moe(given: Any) -> Fields:
+    _expect(given, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=([], None))
+    return _qwen3(given) | {
+        "mlp_class_name": "LLaMAMoE",
+        "moe_intermediate_size": given.moe_intermediate_size,
+        "n_expert": given.num_experts,
+        "n_expert_per_token": given.num_experts_per_tok,
+    }
+
+
 def _gpt_neox(given: Any) -> Fields:
     _expect(given, attention_bias=True)
     rest = {"bias": True, "parallel_residual": given.use_parallel_residual}
@@ -376,12 +393,32 @@ def _write_olmo2(config: Config, found: Weights, weights: Weights) -> None:
     to_hf.copy_weights_olmo2(config, found, renamed)
 
 
+def _write_mixture(copy: Any) -> Callable[..., None]:
+    """A converter to transformers for mixtures of experts.
+
+    transformers reads the names that litgpt writes from files only, and joins the experts then.
+    """
+
+    def write(config: Config, found: Weights, weights: Weights) -> None:
+        mixtures, rest = split_off(weights)
+        copy(config, found, rest)
+        found |= mixtures
+
+    return write
+
+
 _ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "llama": Architecture(
         "Llama", _llama, _collecting(from_hf.copy_weights_hf_llama), to_hf.copy_weights_llama
     ),
     "mistral": Architecture(
         "Mistral", _mistral, _collecting(from_hf.copy_weights_hf_llama), to_hf.copy_weights_llama
+    ),
+    "mixtral": Architecture(
+        "Mixtral",
+        _mixtral,
+        _collecting(from_hf.copy_weights_hf_llama),
+        _write_mixture(to_hf.copy_weights_llama),
     ),
     "qwen2": Architecture(
         "Qwen2.5",
@@ -391,6 +428,12 @@ _ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     ),
     "qwen3": Architecture(
         "Qwen3", _qwen3, _collecting(from_hf.copy_weights_qwen_3), to_hf.copy_weights_qwen_3
+    ),
+    "qwen3_moe": Architecture(
+        "Qwen3",
+        _qwen3_moe,
+        _collecting(from_hf.copy_weights_qwen_3),
+        _write_mixture(to_hf.copy_weights_qwen_3),
     ),
     "gpt_neox": Architecture(
         "GPT-NeoX", _gpt_neox, _plain(from_hf.copy_weights_gpt_neox), to_hf.copy_weights_gpt_neox

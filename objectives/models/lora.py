@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM
 from objectives.data import attention_mask
 from objectives.models.architectures import write_weights
 from objectives.models.backend import RankError, attention_kernel
+from objectives.models.experts import joined_experts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -247,9 +248,14 @@ def check_adaptable(base: BaseModel, *, rank: int, targets: Sequence[str], max_l
 
     Raises:
         RankError: If the rank exceeds the size of an adapted layer.
-        ValueError: If the head is to be adapted but shares its weights with the embedding, or the
-            model can't take sequences of `max_length`.
+        ValueError: If the head is to be adapted but shares its weights with the embedding, the MLPs
+            are mixtures of experts, or the model can't take sequences of `max_length`.
     """
+    if "mlp" in targets and base.config.n_expert:
+        raise ValueError(
+            f"targets has 'mlp', but {base.name!r} is a mixture of experts, and PEFT's format has "
+            "no place for updates of single experts. Leave 'mlp' out."
+        )
     highest, layer = _smallest_layer(base, targets)
     if rank > highest:
         raise RankError(
@@ -313,10 +319,17 @@ def huggingface_model(base: BaseModel, state_dict: dict[str, torch.Tensor]) -> P
 
 
 def place(base: BaseModel, device: torch.device) -> BaseModel:
-    """The base model with its weights on `device`; weights that are there already are shared."""
+    """The base model with its weights on `device`; weights that are there already are shared.
+
+    Experts of a layer lie side by side then, as transformers has them.
+    """
+    experts = joined_experts(base.state_dict, device)
     moved: dict[int, torch.Tensor] = {}
     state_dict = {}
     for key, tensor in base.state_dict.items():
+        if key in experts:
+            state_dict[key] = experts[key]
+            continue
         # Tied weights are one tensor under two names and must stay so.
         state_dict[key] = moved.setdefault(id(tensor), tensor.to(device))
     return replace(base, state_dict=state_dict)

@@ -18,12 +18,14 @@ from objectives.models.backend import AdaptedModel, AdapterSpec
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.errors import ModelFormatError
 from objectives.models.litgpt_backend import LitGPTBackend
+from objectives.models.lora import place
 from objectives.models.peft_backend import load_peft_backend
 from objectives.training import summed_loss
 
 CPU = torch.device("cpu")
 WINDOW = 16
-ALL_TARGETS = ("query", "key", "value", "projection", "mlp")
+ATTENTION = ("query", "key", "value", "projection")
+MIXTURES = ("mixtral", "qwen3_moe")
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -47,6 +49,11 @@ CASES: dict[str, dict[str, Any]] = {
     "mistral all": {"sliding_window": None},
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 16},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+    "qwen3_moe": {
+        **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        **{"head_dim": 16, "norm_topk_prob": True},
+    },
     "gpt_neox": {"num_key_value_heads": ABSENT},
     "gpt_neox serial": {"num_key_value_heads": ABSENT, "use_parallel_residual": False},
     "phi": {},
@@ -136,14 +143,13 @@ def mean_loss(model: AdaptedModel, batch: Batch) -> float:
         return float(summed_loss(model, batch)) / batch.target_tokens
 
 
-def spec(**changes: Any) -> AdapterSpec:
-    settings: dict[str, Any] = {
-        "rank": 3,
-        "alpha": 12.0,
-        "targets": ALL_TARGETS,
-        "max_length": 128,
-    }
-    return AdapterSpec(**settings | changes)
+def all_targets(case: str) -> tuple[str, ...]:
+    return ATTENTION if case in MIXTURES else (*ATTENTION, "mlp")
+
+
+def spec(targets: tuple[str, ...] = ("query", "value"), **changes: Any) -> AdapterSpec:
+    settings: dict[str, Any] = {"rank": 3, "alpha": 12.0, "max_length": 128}
+    return AdapterSpec(targets=targets, **settings | changes)
 
 
 def trained(model: AdaptedModel, batch: Batch) -> AdaptedModel:
@@ -157,7 +163,7 @@ def trained(model: AdaptedModel, batch: Batch) -> AdaptedModel:
 
 
 def test_a_model_and_its_untrained_adapters_compute_what_transformers_computes(
-    folder: Path, tiny_batches: tuple[Batch, ...]
+    case: str, folder: Path, tiny_batches: tuple[Batch, ...]
 ) -> None:
     backend = LitGPTBackend(load_base_model(folder))
     peft = load_peft_backend(folder, dtype=torch.float32, device=CPU)
@@ -171,12 +177,12 @@ def test_a_model_and_its_untrained_adapters_compute_what_transformers_computes(
     ours, theirs = (mean_loss(one.untuned(), batch) for one in (backend, peft))
     assert ours == pytest.approx(theirs, abs=1e-5)
     for method in ("lora", "adapter", "adapter_v2"):
-        fresh = backend.adapt(spec(method=method))
+        fresh = backend.adapt(spec(all_targets(case), method=method))
         assert torch.equal(adapted_logits(fresh, batch.input_ids), untuned)
 
 
 def test_in_bf16_it_is_scored_as_transformers_loads_it(
-    folder: Path, tiny_batches: tuple[Batch, ...]
+    case: str, folder: Path, tiny_batches: tuple[Batch, ...]
 ) -> None:
     backend = LitGPTBackend(load_base_model(folder, dtype=torch.bfloat16))
     ids = tiny_batches[0].input_ids
@@ -188,23 +194,25 @@ def test_in_bf16_it_is_scored_as_transformers_loads_it(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         untuned = adapted_logits(backend.untuned(), ids)
         for method in ("lora", "adapter", "adapter_v2"):
-            fresh = backend.adapt(spec(method=method))
+            fresh = backend.adapt(spec(all_targets(case), method=method))
             assert torch.equal(adapted_logits(fresh, ids).to(untuned.dtype), untuned)
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("targets", [("query", "value"), ALL_TARGETS])
+@pytest.mark.parametrize("everywhere", [False, True])
 def test_a_tuned_model_is_the_same_merged_and_loaded_by_peft(
+    case: str,
     folder: Path,
     tiny_batches: tuple[Batch, ...],
     tmp_path: Path,
-    targets: tuple[str, ...],
+    everywhere: bool,
     rslora: bool,
 ) -> None:
+    targets = all_targets(case) if everywhere else ("query", "value")
     backend = LitGPTBackend(load_base_model(folder))
     method = "rslora" if rslora else "lora"
     ids = tiny_batches[0].input_ids
-    tuned = trained(backend.adapt(spec(method=method, targets=targets)), tiny_batches[0])
+    tuned = trained(backend.adapt(spec(targets, method=method)), tiny_batches[0])
     expected = adapted_logits(tuned, ids)
     assert apart(expected, adapted_logits(backend.untuned(), ids)) > 1e-2
     assert apart(logits_of(tuned.scoring_model(), ids), expected) < 1e-4
@@ -217,11 +225,11 @@ def test_a_tuned_model_is_the_same_merged_and_loaded_by_peft(
 
 
 def test_an_exported_checkpoint_of_litgpt_is_read_again(
-    folder: Path, tiny_batches: tuple[Batch, ...], tmp_path: Path
+    case: str, folder: Path, tiny_batches: tuple[Batch, ...], tmp_path: Path
 ) -> None:
     backend = LitGPTBackend(load_base_model(folder))
     batch = tiny_batches[0]
-    tuned = trained(backend.adapt(spec()), batch)
+    tuned = trained(backend.adapt(spec(all_targets(case))), batch)
     tuned.export(tmp_path / "adapter")
     out = export_tuned(backend, tmp_path / "adapter", tmp_path / "out", format="litgpt")
     # litgpt's own loading goes by the file alone, and by the name in it.
@@ -241,14 +249,15 @@ def test_gradients_equal_those_of_peft(
     """A step of both, from the same adapter, ends with the same loss."""
     batch = tiny_batches[0]
     # Phi-3's gate and its input are one layer to PEFT, with one update.
-    targets = ("projection",) if case == "phi3" else ("projection", "mlp")
+    attention_only = case in ("phi3", *MIXTURES)
+    targets = ("projection",) if attention_only else ("projection", "mlp")
     losses = []
     for backend in (
         LitGPTBackend(load_base_model(folder)),
         load_peft_backend(folder, dtype=torch.float32, device=CPU),
     ):
         torch.manual_seed(0)
-        model = backend.adapt(spec(targets=targets, checkpointing=True))
+        model = backend.adapt(spec(targets, checkpointing=True))
         parameters = [p for p in model.parameters() if p.requires_grad]
         with torch.no_grad():
             for parameter in parameters:  # B is 0 at the start, whatever A is
@@ -259,6 +268,33 @@ def test_gradients_equal_those_of_peft(
         model.train(False)
         losses.append(mean_loss(model, batch))
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("case", MIXTURES, indirect=True)
+def test_the_experts_of_a_mixture_are_in_memory_once(folder: Path) -> None:
+    base = place(load_base_model(folder), CPU)
+    scored: Any = LitGPTBackend(base).adapt(spec(ATTENTION)).scoring_model()
+    again = place(base, CPU)
+    experts = [name for name in base.state_dict if ".experts." in name]
+    assert len(experts) == 4 * 4 * 3
+    for name in experts:
+        assert again.state_dict[name].data_ptr() == base.state_dict[name].data_ptr()
+    for number in range(4):
+        layer = scored.model.layers[number].mlp.experts
+        ours = [base.state_dict[name] for name in experts if f".h.{number}." in name]
+        ends = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in ours]
+        theirs = (layer.gate_up_proj, layer.down_proj)
+        assert sum(one.nbytes for one in ours) == sum(one.nbytes for one in theirs)
+        for one in theirs:
+            assert min(start for start, _ in ends) <= one.data_ptr()
+            assert one.data_ptr() + one.nbytes <= max(end for _, end in ends)
+
+
+@pytest.mark.parametrize("case", MIXTURES, indirect=True)
+def test_experts_are_not_adapted(folder: Path) -> None:
+    backend = LitGPTBackend(load_base_model(folder))
+    with pytest.raises(ValueError, match=r"targets has 'mlp'.*mixture of experts.*Leave 'mlp' out"):
+        backend.check(spec(("query", "mlp")))
 
 
 @pytest.mark.parametrize("backend", ["litgpt", "peft"])
@@ -302,7 +338,14 @@ def test_records_are_packed_only_where_attention_stays_inside(folder: Path, back
         ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual=True"),
         ("falcon", {"multi_query": False}, "multi_query=False, expected True"),
         ("falcon", {"alibi": True}, "alibi=True"),
-        ("mixtral", {}, "model_type='mixtral'"),
+        ("mixtral", {"router_jitter_noise": 0.1}, "router_jitter_noise=0.1, expected 0.0"),
+        ("qwen3_moe", {"norm_topk_prob": False}, "norm_topk_prob=False, expected True"),
+        (
+            "qwen3_moe",
+            {"norm_topk_prob": True, "mlp_only_layers": [0]},
+            r"mlp_only_layers=\[0\], expected \[\] or None",
+        ),
+        ("qwen2_moe", {}, "model_type='qwen2_moe'"),
         (
             "qwen2",
             {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.5}},
@@ -345,6 +388,24 @@ def test_what_litgpt_would_compute_otherwise_is_refused(
             | {"num_key_value_heads": 8, "intermediate_size": 3072, "head_dim": 128}
             | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
             | {"max_position_embeddings": 40960},
+        ),
+        (
+            "Qwen3-30B-A3B",
+            "qwen3_moe",
+            {"hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32}
+            | {"num_key_value_heads": 4, "intermediate_size": 6144, "head_dim": 128}
+            | {"moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+            | {"max_position_embeddings": 40960, "norm_topk_prob": True},
+        ),
+        (
+            "Mixtral-8x7B-v0.1",
+            "mixtral",
+            {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+            | {"num_key_value_heads": 8, "intermediate_size": 14336}
+            | {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None}
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+            | {"max_position_embeddings": 32768, "vocab_size": 32000, "rms_norm_eps": 1e-5},
         ),
     ],
 )
