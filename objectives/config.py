@@ -31,7 +31,7 @@ class FineTuneConfig:
     Attributes:
         model: `"smollm2-135m"`, a litgpt checkpoint folder, a Hugging Face folder, or the hub's
             "organization/name".
-        backend: Library that the model is computed with: "litgpt" for fourteen architectures,
+        backend: Library that the model is computed with: "litgpt" for sixteen architectures,
             "peft" for every causal language model of transformers.
         method: Adapter: "lora"; "rslora", scaled by `alpha / sqrt(rank)`; "dora" and "ia3" with
             the backend "peft"; "adapter" and "adapter_v2" with "litgpt".
