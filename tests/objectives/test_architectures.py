@@ -298,7 +298,9 @@ def test_experts_are_not_adapted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["litgpt", "peft"])
-def test_records_are_packed_only_where_attention_stays_inside(folder: Path, backend: str) -> None:
+def test_records_are_packed_only_where_attention_stays_inside(
+    case: str, folder: Path, backend: str
+) -> None:
     base = (
         LitGPTBackend(load_base_model(folder))
         if backend == "litgpt"
@@ -308,7 +310,7 @@ def test_records_are_packed_only_where_attention_stays_inside(folder: Path, back
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     slides = getattr(config, "sliding_window", None) is not None
     for length, refused in ((WINDOW, capped), (WINDOW + 1, capped or slides)):
-        asked = spec(packed=True, max_length=length)
+        asked = spec(all_targets(case), packed=True, max_length=length)
         if refused:
             with pytest.raises(ValueError, match=r"packing is set.*give"):
                 base.check(asked)

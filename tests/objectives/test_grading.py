@@ -56,7 +56,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def study_of(pruner: BasePruner, *, trials: int = 1) -> optuna.Study:
-    study = optuna.create_study(direction="maximize", pruner=pruner)
+    # Hyperband draws a trial's bracket by the study's name, and one of its brackets ends nothing.
+    study = optuna.create_study(study_name="shares", direction="maximize", pruner=pruner)
     for _ in range(trials):
         study.enqueue_trial(FIRST)
     return study
