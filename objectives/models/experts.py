@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Weights = dict[str, torch.Tensor]
-    Part = tuple[int, str, torch.Tensor]
 
 _EXPERT: Final = re.compile(r"transformer\.h\.(\d+)\.mlp\.experts\.(\d+)\.(fc_1|fc_2|proj)\.weight")
 _ROUTER: Final = re.compile(r"transformer\.h\.(\d+)\.mlp\.gate\.weight")
@@ -35,7 +34,7 @@ def joined_experts(weights: Mapping[str, torch.Tensor], device: torch.device) ->
         device: Where to put them. Experts that lie there side by side already are not copied.
     """
     found: Weights = {}
-    for _, tensors in _by_tensor(weights).items():
+    for tensors in _by_tensor(weights).values():
         names, parts = zip(*tensors, strict=True)
         if _whole(parts) is not None and parts[0].to(device) is parts[0]:
             found |= dict(zip(names, parts, strict=True))

@@ -271,9 +271,13 @@ def test_gradients_equal_those_of_peft(
 
 
 @pytest.mark.parametrize("case", MIXTURES, indirect=True)
-def test_the_experts_of_a_mixture_are_in_memory_once(folder: Path) -> None:
+def test_the_experts_of_a_mixture_are_in_memory_once(
+    folder: Path, tiny_batches: tuple[Batch, ...]
+) -> None:
     base = place(load_base_model(folder), CPU)
     scored: Any = LitGPTBackend(base).adapt(spec(ATTENTION)).scoring_model()
+    ids = tiny_batches[0].input_ids
+    assert apart(logits_of(scored, ids), exact_logits(folder, ids)) < 1e-4
     again = place(base, CPU)
     experts = [name for name in base.state_dict if ".experts." in name]
     assert len(experts) == 4 * 4 * 3
