@@ -27,8 +27,8 @@ class Settings:
     """What to tune, on what data, with which sampler, and where the results go.
 
     Args:
-        model: "smollm2-135m", a litgpt checkpoint folder, or a Hugging Face folder of a model of
-            the Llama architecture.
+        model: "smollm2-135m", a litgpt checkpoint folder, or a Hugging Face folder of an
+            architecture that docs/models.md lists.
         train_data: Training records, a JSON list in Alpaca format.
         validation_data: Validation records in the same format.
         metric: What is tuned: "val_loss", the mean loss on the validation records, or one of the

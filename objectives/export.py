@@ -11,9 +11,13 @@ import torch
 from litgpt.utils import save_config
 from peft import PeftModel
 
-from objectives.models.base import load_base_model
+from objectives.models.architectures import litgpt_config
+from objectives.models.base import load_base_model, model_folder, read_hf_config
+from objectives.models.errors import ModelFormatError
 from objectives.models.litgpt_backend import ADAPTER_FILE
 from objectives.models.merging import merged
+from objectives.models.rotary import NOT_IN_LITGPT, rope_type
+from objectives.models.text_part import text_config
 
 if TYPE_CHECKING:
     from objectives.models.backend import Backend
@@ -50,6 +54,8 @@ def export_tuned(backend: Backend, adapter: Path, out: Path, *, format: Format) 
             f"The adapter in {str(adapter)!r} is litgpt's own kind, which has no PEFT form and "
             "can't be added to weights; load it with load_tuned, or with litgpt."
         )
+    if format == "litgpt":
+        _check_litgpt_computes(backend)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         made = Path(folder) / _name(backend)
@@ -76,6 +82,22 @@ def check_export(out: Path, format: str) -> None:
         raise ValueError(f"format is {format!r}, expected one of {FORMATS}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{str(out)!r} is there already; give a new folder, or remove it.")
+
+
+def _check_litgpt_computes(backend: Backend) -> None:
+    """Raise before anything is merged if litgpt can't go on with the model.
+
+    Raises:
+        ModelFormatError: If it can't.
+    """
+    hf_config = text_config(read_hf_config(model_folder(backend.name)))
+    litgpt_config(hf_config)
+    if (kind := rope_type(hf_config)) in NOT_IN_LITGPT:
+        raise ModelFormatError(
+            f"format is 'litgpt', but litgpt's programs would compute {backend.name!r} otherwise: "
+            f"they leave its rotary embeddings' rope_type={kind!r} out. Export it as 'hf' or "
+            "'peft'."
+        )
 
 
 def _name(backend: Backend) -> str:

@@ -109,6 +109,7 @@ def load_resources(config: FineTuneConfig) -> Resources:
             style=style,
             max_length=config.max_length,
             mask_prompt=config.mask_prompt,
+            vocabulary=backend.vocabulary,
         )
 
     train_tokens, validation_tokens = tokens(train), tokens(validation)

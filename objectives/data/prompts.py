@@ -115,7 +115,7 @@ def segments(
         ValueError: If the tokenizer has no chat template and none is given.
     """
     if isinstance(style, ChatTemplate):
-        return _chat(style, _as_messages(record), tokenizer, _place(record))
+        return _chat(style, _as_messages(record), tokenizer, place_of(record))
     example = _as_example(record)
     return (
         Segment(render(style, example), response=False, special=True),
@@ -187,5 +187,6 @@ def _as_example(record: Record) -> Example:
     return Example(asked.content, answered.content)
 
 
-def _place(record: Record) -> str:
+def place_of(record: Record) -> str:
+    """What errors call a record."""
     return record.place if isinstance(record, Conversation) else f"{record.instruction[:40]!r}"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from objectives.data.errors import DataError
-from objectives.data.prompts import ChatTemplate, segments
+from objectives.data.prompts import ChatTemplate, place_of, segments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,21 +58,37 @@ def tokenize(
     style: Style,
     max_length: int,
     mask_prompt: bool,
+    vocabulary: int | None = None,
 ) -> tuple[Tokens, ...]:
     """Token ids of every record that has something to predict.
 
     A record whose response lies wholly beyond `max_length` teaches nothing; such ones are left
     out with a warning that says how many.
 
+    Args:
+        records: What is tokenized.
+        tokenizer: The model's.
+        style: Makes texts of records.
+        max_length: Longest row of tokens.
+        mask_prompt: Whether the loss leaves prompts out.
+        vocabulary: How many tokens the model embeds, if the tokenizer may know more.
+
     Raises:
-        DataError: If no record is left, or the style can't render one.
+        DataError: If no record is left, the style can't render one, or one has a token that the
+            model does not embed.
     """
     rendered = [segments(style, record, tokenizer) for record in records]
     encoded = iter(_encode(tokenizer, [segment for parts in rendered for segment in parts]))
     kept, cut = [], 0
-    for parts in rendered:
+    for record, parts in zip(records, rendered, strict=True):
         pieces = [next(encoded) for _ in parts]
         ids = np.concatenate(pieces)
+        if vocabulary is not None and ids.max(initial=0) >= vocabulary:
+            token = tokenizer.convert_ids_to_tokens(int(ids.max()))
+            raise DataError(
+                f"{place_of(record)}: it has the token {token!r}, which the tokenizer knows but "
+                f"the model does not embed; take it out of the text."
+            )
         counted = np.concatenate(
             [
                 np.full(len(piece), part.response or not mask_prompt)
@@ -143,14 +159,20 @@ class TokenCache:
         style: Style,
         max_length: int,
         mask_prompt: bool,
+        vocabulary: int | None = None,
     ) -> tuple[Tokens, ...]:
         """As the function `tokenize`, out of the cache if the same was asked before."""
-        key = _key(records, tokenizer, style, max_length, mask_prompt)
+        key = _key(records, tokenizer, style, max_length, mask_prompt, vocabulary)
         path = self._folder / f"tokens-{key}.safetensors"
         if (found := _load(path)) is not None:
             return found
         made = tokenize(
-            records, tokenizer, style=style, max_length=max_length, mask_prompt=mask_prompt
+            records,
+            tokenizer,
+            style=style,
+            max_length=max_length,
+            mask_prompt=mask_prompt,
+            vocabulary=vocabulary,
         )
         if len(made) == len(records):  # else the warning is worth hearing again
             try:
@@ -166,6 +188,7 @@ def _key(
     style: Style,
     max_length: int,
     mask_prompt: bool,
+    vocabulary: int | None,
 ) -> str:
     chat = style.source or tokenizer.chat_template if isinstance(style, ChatTemplate) else None
     digest = hashlib.sha256()
@@ -177,6 +200,7 @@ def _key(
         chat,
         max_length,
         mask_prompt,
+        vocabulary,
         *(asdict(record) | {"place": None} for record in records),
     ):
         digest.update(json.dumps(part).encode() + b"\n")

@@ -19,6 +19,7 @@ from litgpt.scripts import convert_lit_checkpoint as to_hf
 
 from objectives.models.errors import ModelFormatError
 from objectives.models.experts import split_off
+from objectives.models.rotary import NOT_IN_LITGPT
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +173,7 @@ def _rope(given: Any) -> Fields:
     found: Fields = {
         "rotary_percentage": rope.get("partial_rotary_factor", 1.0),
         "rope_base": int(theta),
-        "rope_adjustments": _rope_adjustments(rope),
+        "rope_adjustments": _rope_adjustments(rope, two_kinds=local is not None),
     }
     if local is not None:
         if local.get("rope_type", "default") != "default":
@@ -184,7 +185,7 @@ def _rope(given: Any) -> Fields:
     return found
 
 
-def _rope_adjustments(rope: Mapping[str, Any]) -> dict[str, float] | None:
+def _rope_adjustments(rope: Mapping[str, Any], *, two_kinds: bool) -> dict[str, float] | None:
     kind = rope.get("rope_type", "default")
     if kind == "linear":
         return {"factor": rope["factor"]}
@@ -195,8 +196,9 @@ def _rope_adjustments(rope: Mapping[str, Any]) -> dict[str, float] | None:
             "high_freq_factor": rope["high_freq_factor"],
             "original_max_seq_len": rope["original_max_position_embeddings"],
         }
-    if kind != "default":
-        _refuse_rope(kind, "'default', 'linear' or 'llama3'")
+    known = ("default",) if two_kinds else ("default", *NOT_IN_LITGPT)
+    if kind not in known:
+        _refuse_rope(kind, f"one of {sorted(('linear', 'llama3', *known))}")
     return None
 
 

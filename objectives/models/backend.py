@@ -120,6 +120,10 @@ class Backend(Protocol):
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Has an end-of-sequence and a padding token."""
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an embedding; the tokenizer may know more, for images."""
+
     def check(self, spec: AdapterSpec) -> None:
         """Raise if the model can't be adapted like this.
 

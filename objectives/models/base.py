@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 from objectives.models import smollm2
 from objectives.models.architectures import litgpt_config, read_weights
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
+from objectives.models.text_part import is_inside_whole, text_config, text_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ _DOWNLOADS: Final = Path("checkpoints")
 
 _REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
-_STRUCTURE: Final = (
+STRUCTURE: Final = (
     "n_layer",
     "n_embd",
     "n_head",
@@ -72,6 +73,8 @@ class BaseModel:
             the two embeddings are tied.
         tokenizer: Has an end-of-sequence and a padding token, and adds a beginning-of-sequence
             token only where the model's own tokenizer file says so.
+        inside_whole: Whether it is the text part of a model that transformers loads as a whole;
+            adapters then have the names of the whole.
     """
 
     name: str
@@ -79,6 +82,7 @@ class BaseModel:
     state_dict: dict[str, torch.Tensor]
     hf_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
+    inside_whole: bool = False
 
 
 def load_base_model(model: str | Path, *, dtype: torch.dtype = torch.float32) -> BaseModel:
@@ -155,9 +159,13 @@ def _raise_not_found(model: str | Path, folder: Path) -> NoReturn:
 
 
 def _load_huggingface(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
-    hf_config = _read_hf_config(folder, dtype)
+    whole_config = read_hf_config(folder)
+    hf_config = text_config(whole_config)
+    hf_config.dtype = dtype
     config = litgpt_config(hf_config, name=folder.resolve().name)
-    weights = _read_safetensors(folder)
+    weights = read_safetensors(folder)
+    if hf_config is not whole_config:
+        weights = text_weights(weights)
     if hf_config.tie_word_embeddings:
         for head in ("lm_head.weight", "embed_out.weight"):
             weights.pop(head, None)  # transformers ignores it too
@@ -170,12 +178,15 @@ def _load_huggingface(folder: Path, *, name: str, dtype: torch.dtype) -> BaseMod
             "adapters or quantization."
         ) from error
     _check_weights(state_dict, config, folder)
-    return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
+    tokenizer = read_tokenizer(folder, hf_config)
+    return BaseModel(name, config, state_dict, hf_config, tokenizer, is_inside_whole(whole_config))
 
 
 def _load_litgpt(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
-    hf_config = _read_hf_config(folder, dtype)
-    config = _read_litgpt_config(folder, hf_config)
+    whole_config = read_hf_config(folder)
+    hf_config = text_config(whole_config)
+    hf_config.dtype = dtype
+    config = _read_litgpt_config(folder, hf_config, is_part=hf_config is not whole_config)
     checkpoint = torch.load(
         folder / "lit_model.pth", map_location="cpu", mmap=True, weights_only=True
     )
@@ -190,10 +201,17 @@ def _load_litgpt(folder: Path, *, name: str, dtype: torch.dtype) -> BaseModel:
     hf_config.tie_word_embeddings = torch.equal(head, embedding)
     if hf_config.tie_word_embeddings:
         state_dict["lm_head.weight"] = embedding
-    return BaseModel(name, config, state_dict, hf_config, read_tokenizer(folder, hf_config))
+    tokenizer = read_tokenizer(folder, hf_config)
+    return BaseModel(name, config, state_dict, hf_config, tokenizer, is_inside_whole(whole_config))
 
 
-def _read_hf_config(folder: Path, dtype: torch.dtype) -> PreTrainedConfig:
+def read_hf_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of transformers in a model's folder.
+
+    Raises:
+        ModelNotFoundError: If there is none.
+        ModelFormatError: If it can't be read.
+    """
     path = _existing(folder, "config.json", "fetch the model's Hugging Face configuration too")
     try:
         json.loads(path.read_text(encoding="utf-8"))
@@ -208,11 +226,10 @@ def _read_hf_config(folder: Path, dtype: torch.dtype) -> PreTrainedConfig:
             f"{str(path)!r} is no configuration that transformers can read ({error}); fetch it "
             "again."
         ) from error
-    hf_config.dtype = dtype
     return hf_config
 
 
-def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig) -> Config:
+def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig, *, is_part: bool) -> Config:
     path = _existing(folder, "model_config.yaml", "convert the model again with litgpt")
     try:
         config = Config.from_file(path)
@@ -221,8 +238,11 @@ def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig) -> Config:
             f"{str(path)!r} is not a plain litgpt configuration ({error}); remove the keys that "
             "litgpt.Config doesn't know, such as those that start with 'lora_'."
         ) from error
+    if is_part and config.padded_vocab_size < hf_config.vocab_size:
+        # litgpt leaves out the last rows of the embedding, which stand for images.
+        hf_config.vocab_size = config.padded_vocab_size
     expected = litgpt_config(hf_config, name=config.name)
-    for field in _STRUCTURE:
+    for field in STRUCTURE:
         given, wanted = getattr(config, field), getattr(expected, field)
         if given != wanted:
             raise ModelFormatError(
@@ -232,7 +252,13 @@ def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig) -> Config:
     return expected
 
 
-def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+def read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of a Hugging Face folder by name.
+
+    Raises:
+        ModelNotFoundError: If a file is missing.
+        ModelFormatError: If one can't be read.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -261,10 +287,14 @@ def read_tokenizer(folder: Path, hf_config: PreTrainedConfig) -> PreTrainedToken
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
         folder, local_files_only=True
     )
-    if len(tokenizer) > (hf_config.vocab_size or 0):
+    embedded = hf_config.vocab_size
+    # Gemma 3 has a token for images in the tokenizer of its smallest model too, which sees none.
+    more = [token for token, number in tokenizer.get_added_vocab().items() if number >= embedded]
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    if len(tokenizer) - len(more) > embedded or not used.isdisjoint(more):
         raise ModelFormatError(
             f"The tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, but the model embeds "
-            f"only {hf_config.vocab_size}; give the tokenizer that belongs to the model."
+            f"only {embedded}; give the tokenizer that belongs to the model."
         )
     if tokenizer.eos_token is None:
         tokenizer.eos_token = _end_token(tokenizer, hf_config, folder)

@@ -25,6 +25,8 @@ from objectives.models.lora import (
     make_norms_exact,
 )
 from objectives.models.merging import merged
+from objectives.models.rotary import records_of, set_rotary
+from objectives.models.text_part import ADAPTER_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,11 @@ class LitGPTBackend:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """As `Backend.tokenizer`."""
         return self.base.tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        """As `Backend.vocabulary`."""
+        return len(self.base.state_dict["transformer.wte.weight"])
 
     def check(self, spec: AdapterSpec) -> None:
         """As `Backend.check`."""
@@ -95,7 +102,8 @@ class LitGPTBackend:
         if (folder / ADAPTER_FILE).is_file():
             return self._load_adapter(folder).scoring_model()
         model = huggingface_model(self.base, self.base.state_dict)
-        tuned = PeftModel.from_pretrained(model, str(folder))
+        names = ADAPTER_NAMES if self.base.inside_whole else None
+        tuned = PeftModel.from_pretrained(model, str(folder), key_mapping=names)
         return merged(tuned)
 
     def _load_adapter(self, folder: Path) -> LitGPTAdapter:
@@ -148,8 +156,7 @@ class LitGPTAdapter(nn.Module):
             _replace(gpt, name, _fresh(name, parameter, device) if trained else parameter, trained)
         for block in gpt.transformer.h:
             block.attn.register_forward_pre_hook(_forget_prompt)
-        gpt.max_seq_length = spec.max_length
-        gpt.cos, gpt.sin = gpt.rope_cache(device=device)  # made on "meta" with the rest
+        set_rotary(gpt, base.hf_config, length=spec.max_length, device=device)
         gpt.register_forward_pre_hook(leave_out_windows)
         for module in gpt.modules():
             own = [p for p in module.parameters(recurse=False) if p.requires_grad]
@@ -169,7 +176,11 @@ class LitGPTAdapter(nn.Module):
         self, input_ids: torch.Tensor, mask: torch.Tensor, documents: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As `AdaptedModel.logits_at`."""
-        with head_sees_only(self.gpt.lm_head, mask), attention_inside(self.gpt, documents):
+        with (
+            head_sees_only(self.gpt.lm_head, mask),
+            attention_inside(self.gpt, documents),
+            records_of(self.gpt, documents),
+        ):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:

@@ -26,6 +26,8 @@ from objectives.data import attention_mask
 from objectives.models.architectures import write_weights
 from objectives.models.backend import RankError, attention_kernel
 from objectives.models.experts import joined_experts
+from objectives.models.rotary import records_of, set_rotary
+from objectives.models.text_part import name_in_whole, target_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -122,7 +124,11 @@ class LitGPTLora(nn.Module):
                 attention stays inside them. Rotary embeddings know differences of positions only,
                 so a record computes the same wherever in the row it stands.
         """
-        with head_sees_only(self.gpt.lm_head, mask), attention_inside(self.gpt, documents):
+        with (
+            head_sees_only(self.gpt.lm_head, mask),
+            attention_inside(self.gpt, documents),
+            records_of(self.gpt, documents),
+        ):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:
@@ -164,6 +170,8 @@ class LitGPTLora(nn.Module):
         # are one of a higher rank; alpha makes up for what PEFT divides by.
         ranks = {names[module]: len(a) for module, (a, _) in modules.items() if len(a) != self.rank}
         power = 0.5 if self.rslora else 1.0
+        ends = set(names.values())
+        inside_whole = self.base.inside_whole
         config = LoraConfig(
             base_model_name_or_path=self.base.name,
             task_type="CAUSAL_LM",
@@ -171,7 +179,7 @@ class LitGPTLora(nn.Module):
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
-            target_modules=sorted(set(names.values())),
+            target_modules=target_pattern(ends) if inside_whole else sorted(ends),
             rank_pattern=ranks,
             alpha_pattern={
                 name: self.alpha * (rank / self.rank) ** power for name, rank in ranks.items()
@@ -180,8 +188,9 @@ class LitGPTLora(nn.Module):
         )
         config.save_pretrained(str(folder))
         tensors = {
-            f"base_model.model.{module}.lora_{part}.weight": tensor.detach().cpu().contiguous()
+            f"base_model.model.{name}.lora_{part}.weight": tensor.detach().cpu().contiguous()
             for module, parts in modules.items()
+            for name in [name_in_whole(module) if inside_whole else module]
             for part, tensor in zip("AB", parts, strict=True)
         }
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -358,8 +367,7 @@ def _build(
     for module in gpt.modules():
         if isinstance(module, LoRALinear) and hasattr(module, "lora_A"):
             _draw_adapter(module, device)
-    gpt.max_seq_length = max_length
-    gpt.cos, gpt.sin = gpt.rope_cache(device=device)  # made on "meta" with the rest
+    set_rotary(gpt, base.hf_config, length=max_length, device=device)
     gpt.register_forward_pre_hook(leave_out_windows)
     mark_only_lora_as_trainable(gpt)
     if on_meta := [name for name, tensor in gpt.named_parameters() if tensor.is_meta]:

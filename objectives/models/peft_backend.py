@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+)
 from transformers.pytorch_utils import Conv1D
 
 from objectives.data import attention_mask
@@ -20,15 +25,28 @@ from objectives.models.backend import (
     attention_kernel,
     check_packable,
 )
-from objectives.models.base import load_base_model, model_folder, read_tokenizer
+from objectives.models.base import (
+    load_base_model,
+    model_folder,
+    read_safetensors,
+    read_tokenizer,
+)
 from objectives.models.errors import ModelFormatError
 from objectives.models.lora import head_sees_only, huggingface_model, place
+from objectives.models.text_part import (
+    ADAPTER_NAMES,
+    is_inside_whole,
+    rename_adapter,
+    target_pattern,
+    text_config,
+    text_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft import PeftConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 # Names of layers in transformers' models, by what they do; a longer name is looked for as a suffix.
 _LAYERS: Final = {
@@ -56,15 +74,30 @@ class PeftBackend:
         name: Folder or name of the model; exported adapters refer to it.
         model: Its weights stay on their device and in their type, frozen.
         tokenizer: The model's tokenizer.
+        inside_whole: Whether it is the text part of a model that transformers loads as a whole;
+            exported adapters then have the names of the whole.
     """
 
     def __init__(
-        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        inside_whole: bool = False,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        self._inside_whole = inside_whole
         self._model = model.requires_grad_(False)
+        self._model.name_or_path = name  # PEFT writes it into adapters
         self._model.train(False)
+
+    @property
+    def vocabulary(self) -> int:
+        """As `Backend.vocabulary`."""
+        embedding: Any = self._model.get_input_embeddings()
+        return len(embedding.weight)
 
     def check(self, spec: AdapterSpec) -> None:
         """As `Backend.check`."""
@@ -95,7 +128,7 @@ class PeftBackend:
         model = get_peft_model(self._share(), self._peft_config(spec))
         if spec.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        adapted = PeftAdapted(cast("nn.Module", model))
+        adapted = PeftAdapted(cast("nn.Module", model), inside_whole=self._inside_whole)
         # The shared model is in its other mode, in which nothing is dropped or checkpointed.
         adapted.train(True)
         return adapted
@@ -106,7 +139,8 @@ class PeftBackend:
 
     def load_tuned(self, folder: Path) -> Any:
         """As `Backend.load_tuned`; the adapter is not merged."""
-        tuned = PeftModel.from_pretrained(self._share(), str(folder))
+        names = ADAPTER_NAMES if self._inside_whole else None
+        tuned = PeftModel.from_pretrained(self._share(), str(folder), key_mapping=names)
         tuned.train(False)
         return tuned
 
@@ -134,8 +168,8 @@ class PeftBackend:
             ]
             config: PeftConfig = IA3Config(
                 task_type="CAUSAL_LM",
-                target_modules=modules,
-                feedforward_modules=feedforward,
+                target_modules=self._targets(modules),
+                feedforward_modules=self._targets(feedforward),
                 fan_in_fan_out=transposed,
             )
         else:
@@ -144,13 +178,16 @@ class PeftBackend:
                 r=spec.rank,
                 lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT only divides by it
                 lora_dropout=spec.dropout,
-                target_modules=modules,
+                target_modules=self._targets(modules),
                 fan_in_fan_out=transposed,
                 use_rslora=spec.method == "rslora",
                 use_dora=spec.method == "dora",
             )
         config.base_model_name_or_path = self.name
         return config
+
+    def _targets(self, modules: list[str]) -> list[str] | str:
+        return target_pattern(modules) if self._inside_whole and modules else modules
 
     def _modules(self, targets: Sequence[str]) -> list[str]:
         """Names of the layers of some targets.
@@ -188,11 +225,17 @@ class PeftBackend:
 
 
 class PeftAdapted(nn.Module):
-    """A model of transformers, with an adapter of PEFT's or without one."""
+    """A model of transformers, with an adapter of PEFT's or without one.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: The model.
+        inside_whole: Whether exported adapters have the names of the whole that it is part of.
+    """
+
+    def __init__(self, model: nn.Module, *, inside_whole: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._inside_whole = inside_whole
 
     def logits_at(
         self, input_ids: torch.Tensor, mask: torch.Tensor, documents: torch.Tensor | None = None
@@ -216,6 +259,8 @@ class PeftAdapted(nn.Module):
     def export(self, folder: Path) -> None:
         """As `AdaptedModel.export`, in PEFT's format."""
         cast("PeftModel", self.model).save_pretrained(str(folder))
+        if self._inside_whole:
+            rename_adapter(folder)
 
     def _head(self) -> nn.Module:
         model = self.model
@@ -250,29 +295,61 @@ def load_peft_backend(
             )
         base = load_base_model(folder, dtype=dtype)
         placed = place(base, device)
-        return PeftBackend(base.name, huggingface_model(placed, placed.state_dict), base.tokenizer)
-    quantization = _four_bit(dtype) if four_bit else None
+        return PeftBackend(
+            base.name,
+            huggingface_model(placed, placed.state_dict),
+            base.tokenizer,
+            inside_whole=base.inside_whole,
+        )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        whole = AutoConfig.from_pretrained(folder, local_files_only=True)
+        loaded, lacking = _load(
             folder,
-            config=config,
+            whole,
             dtype=dtype,
-            quantization_config=quantization,
+            quantization_config=_four_bit(dtype) if four_bit else None,
             device_map={"": device} if four_bit else None,
-            attn_implementation=attention_kernel(config),
-            local_files_only=True,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelFormatError(
             f"The folder {str(folder)!r} holds no causal language model that transformers can "
             f"read ({error}); save the model as safetensors, with its config.json."
         ) from error
-    tokenizer = read_tokenizer(folder, config)
+    if lacking:
+        # transformers would go on with random numbers in their place.
+        raise ModelFormatError(
+            f"The folder {str(folder)!r} has no weights for {len(lacking)} layers of its model, "
+            f"such as {min(lacking)!r}; give the folder of a causal language model, whole."
+        )
+    tokenizer = read_tokenizer(folder, text_config(whole))
     if four_bit:
         _keep_layout(loaded)
-    placed = loaded if four_bit else loaded.to(device)
-    return PeftBackend(str(folder) if folder.is_absolute() else str(model), placed, tokenizer)
+    return PeftBackend(
+        str(folder) if folder.is_absolute() else str(model),
+        loaded if four_bit else loaded.to(device),
+        tokenizer,
+        inside_whole=is_inside_whole(whole),
+    )
+
+
+def _load(folder: Path, whole: PreTrainedConfig, **settings: Any) -> tuple[Any, set[str]]:
+    """A model of transformers, and the names of its weights that the folder lacks."""
+    config = text_config(whole)
+    make: Any = AutoModelForCausalLM
+    source: Path | None = folder
+    if is_inside_whole(whole):
+        make = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        settings["state_dict"] = text_weights(read_safetensors(folder))
+        source = None
+    loaded, report = make.from_pretrained(
+        source,
+        config=config,
+        attn_implementation=attention_kernel(config),
+        local_files_only=True,
+        output_loading_info=True,
+        **settings,
+    )
+    return loaded, report["missing_keys"]
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

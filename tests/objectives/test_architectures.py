@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,30 @@ from objectives.data import Batch
 from objectives.export import export_tuned
 from objectives.models.architectures import litgpt_config
 from objectives.models.backend import AdaptedModel, AdapterSpec
-from objectives.models.base import BaseModel, load_base_model
+from objectives.models.base import STRUCTURE, BaseModel, load_base_model
 from objectives.models.errors import ModelFormatError
 from objectives.models.litgpt_backend import LitGPTBackend
 from objectives.models.lora import place
 from objectives.models.peft_backend import load_peft_backend
+from objectives.models.text_part import text_config
 from objectives.training import summed_loss
 
 CPU = torch.device("cpu")
 WINDOW = 16
+# Phi-3 for long texts; the factors are made up.
+LONG: dict[str, Any] = {
+    "hidden_size": 3072,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 4096,
+    "sliding_window": 262144,
+    "rope_scaling": {"type": "longrope", "long_factor": [2.0] * 48, "short_factor": [1.0] * 48},
+}
 ATTENTION = ("query", "key", "value", "projection")
 MIXTURES = ("mixtral", "qwen3_moe")
+ROTARY_OF_OURS = ("llama dynamic", "qwen3 yarn", "phi3 longrope")
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -42,9 +56,18 @@ GEMMA: dict[str, Any] = {
 }
 ABSENT = "absent"
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+YARN = LINEAR | {"rope_type": "yarn", "original_max_position_embeddings": 64}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.1, 1.3],
+    "long_factor": [1.0, 2.0, 5.0],
+}
 # What is not in SIZES, by the name of the architecture and the case.
 CASES: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": LINEAR},
+    "llama dynamic": {"rope_parameters": LINEAR | {"rope_type": "dynamic"}},
+    "qwen3 yarn": {"head_dim": 16, "rope_parameters": YARN},
     "mistral": {"sliding_window": WINDOW},
     "mistral all": {"sliding_window": None},
     "qwen2": {"tie_word_embeddings": True},
@@ -58,6 +81,12 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt_neox serial": {"num_key_value_heads": ABSENT, "use_parallel_residual": False},
     "phi": {},
     "phi3": {"pad_token_id": 0, "sliding_window": WINDOW},
+    "phi3 longrope": {
+        "pad_token_id": 0,
+        "partial_rotary_factor": 0.75,
+        "rope_parameters": LONGROPE | {"original_max_position_embeddings": WINDOW},
+        "original_max_position_embeddings": WINDOW,
+    },
     "gemma": {"head_dim": 16},
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
@@ -98,6 +127,10 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def folder(case: str, tiny_base: BaseModel, assets: Path, tmp_path: Path) -> Path:
+    return make_folder(case, tiny_base, assets, tmp_path)
+
+
+def make_folder(case: str, tiny_base: BaseModel, assets: Path, tmp_path: Path) -> Path:
     """A model whose every weight, bias and norm says something."""
     torch.manual_seed(0)
     config = make_config(case, len(tiny_base.tokenizer))
@@ -231,6 +264,11 @@ def test_an_exported_checkpoint_of_litgpt_is_read_again(
     batch = tiny_batches[0]
     tuned = trained(backend.adapt(spec(all_targets(case))), batch)
     tuned.export(tmp_path / "adapter")
+    if case in ROTARY_OF_OURS:
+        with pytest.raises(ModelFormatError, match=r"litgpt's programs .*rope_type.*Export"):
+            export_tuned(backend, tmp_path / "adapter", tmp_path / "out", format="litgpt")
+        assert not (tmp_path / "out").exists()
+        return
     out = export_tuned(backend, tmp_path / "adapter", tmp_path / "out", format="litgpt")
     # litgpt's own loading goes by the file alone, and by the name in it.
     plain = GPT(Config.from_file(out / "model_config.yaml"))
@@ -243,13 +281,23 @@ def test_an_exported_checkpoint_of_litgpt_is_read_again(
     assert apart(theirs, expected) < 1e-4
 
 
+def test_rows_shorter_and_longer_than_the_first_training_alternate(
+    tiny_base: BaseModel, assets: Path, tmp_path: Path
+) -> None:
+    folder = make_folder("phi3 longrope", tiny_base, assets, tmp_path)
+    model = LitGPTBackend(load_base_model(folder)).adapt(spec(ATTENTION))
+    for length in (WINDOW, WINDOW + 1, 5, 40):
+        ids = torch.randint(1, 100, (2, length), generator=torch.Generator().manual_seed(0))
+        assert apart(adapted_logits(model, ids), exact_logits(folder, ids)) < 1e-4
+
+
 def test_gradients_equal_those_of_peft(
     case: str, folder: Path, tiny_batches: tuple[Batch, ...]
 ) -> None:
     """A step of both, from the same adapter, ends with the same loss."""
     batch = tiny_batches[0]
     # Phi-3's gate and its input are one layer to PEFT, with one update.
-    attention_only = case in ("phi3", *MIXTURES)
+    attention_only = case.startswith("phi3") or case in MIXTURES
     targets = ("projection",) if attention_only else ("projection", "mlp")
     losses = []
     for backend in (
@@ -359,8 +407,18 @@ def test_records_are_packed_only_where_attention_stays_inside(
         ),
         (
             "qwen2",
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
-            "rope_type='yarn', expected",
+            {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}},
+            "rope_type='proportional', expected one of",
+        ),
+        (
+            "gemma3_text",
+            {
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                    "full_attention": LINEAR | {"rope_type": "dynamic"},
+                }
+            },
+            "rope_type='dynamic', expected one of .'default', 'linear', 'llama3'",
         ),
     ],
 )
@@ -423,3 +481,36 @@ def test_a_published_configuration_becomes_litgpts_own(
     assert theirs is not None
     same = set(vars(ours)) - {"hf_config", "padding_multiple", "vocab_size"}
     assert {key: getattr(ours, key) for key in same} == {key: getattr(theirs, key) for key in same}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "published"),
+    [
+        (
+            "Gemma-3-4b-it",
+            "gemma3",
+            {
+                "text_config": {"hidden_size": 2560, "intermediate_size": 10240}
+                | {"num_hidden_layers": 34, "sliding_window": 1024, "vocab_size": 262144}
+                | {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+            },
+        ),
+        ("Phi-3-mini-128k-instruct", "phi3", LONG | {"vocab_size": 32064}),
+        (
+            "Phi-4-mini-instruct",
+            "phi3",
+            LONG
+            | {"num_attention_heads": 24, "num_key_value_heads": 8, "vocab_size": 200064}
+            | {"partial_rotary_factor": 0.75},
+        ),
+    ],
+)
+def test_a_checkpoint_that_litgpt_made_fits_its_published_configuration(
+    name: str, kind: str, published: dict[str, Any]
+) -> None:
+    """In all that decides which weights there are and what becomes of them."""
+    config = AutoConfig.for_model(kind, **copy.deepcopy(published))  # it changes what it is given
+    ours = litgpt_config(text_config(config), name=name)
+    theirs = Config.from_name(name)
+    assert theirs is not None
+    assert {f: getattr(ours, f) for f in STRUCTURE} == {f: getattr(theirs, f) for f in STRUCTURE}

@@ -13,6 +13,7 @@ from litgpt.utils import save_config
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from objectives.data import DataError, Example, prompt_style, tokenize
 from objectives.models.architectures import litgpt_config
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
@@ -272,8 +273,8 @@ def test_missing_file_is_named(tiny_folder: Path, name: str) -> None:
         ({"attention_bias": True}, "attention_bias=True, expected False"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu', expected 'silu'"),
         (
-            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
-            "rope_type='dynamic'",
+            {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}},
+            "rope_type='proportional'",
         ),
         ({"num_hidden_layers": 3}, "don't fit their configuration"),
         ({"vocab_size": 700}, "don't fit their configuration"),
@@ -293,14 +294,49 @@ def test_broken_config_is_refused_with_its_line(tiny_folder: Path) -> None:
         load_base_model(tiny_folder)
 
 
+def add_token(folder: Path, **settings: Any) -> None:
+    """A token more than the model embeds."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": 768} | settings)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def test_foreign_tokenizer_is_refused(tiny_folder: Path) -> None:
     path = tiny_folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    added = dict(content["added_tokens"][0], id=768, content="<extra>")
-    content["added_tokens"].append(added)
+    content["model"]["vocab"]["extra"] = 768
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ModelFormatError, match="has 769 tokens, but the model embeds only 768"):
         load_base_model(tiny_folder)
+
+
+def test_an_ending_token_that_is_not_embedded_is_refused(tiny_folder: Path) -> None:
+    add_token(tiny_folder, content="<extra>")
+    edit_json(tiny_folder / "tokenizer_config.json", eos_token="<extra>")
+    with pytest.raises(ModelFormatError, match="has 769 tokens, but the model embeds only 768"):
+        load_base_model(tiny_folder)
+
+
+def test_a_special_token_that_is_not_embedded_is_refused_in_texts_only(tiny_folder: Path) -> None:
+    """Such as the token for images of Gemma 3 1B, which sees none."""
+    add_token(tiny_folder, content="<image>")
+    base = load_base_model(tiny_folder)
+    assert len(base.tokenizer) == 769
+
+    def tokens(text: str) -> Any:
+        return tokenize(
+            [Example("Say", text)],
+            base.tokenizer,
+            style=prompt_style("alpaca"),
+            max_length=256,
+            mask_prompt=True,
+            vocabulary=768,
+        )
+
+    assert len(tokens("a picture")) == 1
+    with pytest.raises(DataError, match=r"'Say': it has the token '<image>'.*does not embed"):
+        tokens("a picture <image>")
 
 
 def test_lora_keys_in_litgpts_configuration_are_refused(litgpt_folder: Path) -> None:
