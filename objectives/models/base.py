@@ -241,6 +241,8 @@ def _read_litgpt_config(folder: Path, hf_config: PreTrainedConfig, *, is_part: b
     if is_part and config.padded_vocab_size < hf_config.vocab_size:
         # litgpt leaves out the last rows of the embedding, which stand for images.
         hf_config.vocab_size = config.padded_vocab_size
+    if config.rope_condense_ratio != 1:  # litgpt's other name for linear scaling
+        config.rope_adjustments = {"factor": config.rope_condense_ratio}
     expected = litgpt_config(hf_config, name=config.name)
     for field in STRUCTURE:
         given, wanted = getattr(config, field), getattr(expected, field)

@@ -262,8 +262,8 @@ def check_adaptable(base: BaseModel, *, rank: int, targets: Sequence[str], max_l
     """
     if "mlp" in targets and base.config.n_expert:
         raise ValueError(
-            f"targets has 'mlp', but {base.name!r} is a mixture of experts, and PEFT's format has "
-            "no place for updates of single experts. Leave 'mlp' out."
+            f"targets has 'mlp', but {base.name!r} is a mixture of experts, whose updates PEFT "
+            "takes without dropout only. Leave 'mlp' out."
         )
     highest, layer = _smallest_layer(base, targets)
     if rank > highest:

@@ -214,6 +214,11 @@ class PeftBackend:
                     f"targets has {target!r}, but {self.name!r} keeps query, key and value in one "
                     f"layer, {fused[0]!r}; give all three."
                 )
+            if target == "mlp" and any(_is(n, "experts") for n, _ in self._model.named_modules()):
+                raise ValueError(
+                    f"targets has 'mlp', but {self.name!r} is a mixture of experts, whose updates "
+                    "PEFT takes without dropout only. Leave 'mlp' out."
+                )
             if not own and not fused:
                 names = sorted({name.rsplit(".", 1)[-1] for name in present})
                 raise ValueError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from litgpt import GPT, Config
+from litgpt.utils import save_config
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -281,6 +283,23 @@ def test_an_exported_checkpoint_of_litgpt_is_read_again(
     assert apart(theirs, expected) < 1e-4
 
 
+@pytest.mark.parametrize("case", ["llama"], indirect=True)
+def test_linear_scaling_under_its_other_name_in_litgpt_is_read(
+    folder: Path, tiny_batches: tuple[Batch, ...], tmp_path: Path
+) -> None:
+    """As in litgpt's checkpoint of LLaMA-2-7B-32K."""
+    base = load_base_model(folder)
+    target = tmp_path / "litgpt"
+    target.mkdir()
+    torch.save(base.state_dict, target / "lit_model.pth")
+    save_config(replace(base.config, rope_adjustments=None, rope_condense_ratio=4), target)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (target / name).write_bytes((folder / name).read_bytes())
+    ids = tiny_batches[0].input_ids
+    again = LitGPTBackend(load_base_model(target))
+    assert apart(adapted_logits(again.untuned(), ids), exact_logits(folder, ids)) < 1e-4
+
+
 def test_rows_shorter_and_longer_than_the_first_training_alternate(
     tiny_base: BaseModel, assets: Path, tmp_path: Path
 ) -> None:
@@ -344,9 +363,12 @@ def test_the_experts_of_a_mixture_are_in_memory_once(
 
 @pytest.mark.parametrize("case", MIXTURES, indirect=True)
 def test_experts_are_not_adapted(folder: Path) -> None:
-    backend = LitGPTBackend(load_base_model(folder))
-    with pytest.raises(ValueError, match=r"targets has 'mlp'.*mixture of experts.*Leave 'mlp' out"):
-        backend.check(spec(("query", "mlp")))
+    for backend in (
+        LitGPTBackend(load_base_model(folder)),
+        load_peft_backend(folder, dtype=torch.float32, device=CPU),
+    ):
+        with pytest.raises(ValueError, match=r"has 'mlp'.*mixture of experts.*Leave 'mlp' out"):
+            backend.check(spec(("query", "mlp")))
 
 
 @pytest.mark.parametrize("backend", ["litgpt", "peft"])
