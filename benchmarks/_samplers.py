@@ -109,11 +109,11 @@ OURS: Final[Mapping[str, Entry]] = {
     "FDA, depth 1": ours(FDASampler, depth=1),
     "FDA": ours(FDASampler),
     "StoSOO": ours(StoSOOSampler, budget="n_trials"),
-    "BaMSOO": ours(BaMSOOSampler, version="2"),
-    "BaMSOO, refine=False": ours(BaMSOOSampler, refine=False),
-    "IMGPO": ours(IMGPOSampler),
-    "PartitionGP": ours(PartitionGPSampler, seeded=True, version="2"),
-    "BoTorchGP": ours(BoTorchGPSampler, seeded=True),
+    "BaMSOO": ours(BaMSOOSampler, version="3"),
+    "BaMSOO, refine=False": ours(BaMSOOSampler, refine=False, version="2"),
+    "IMGPO": ours(IMGPOSampler, version="2"),
+    "PartitionGP": ours(PartitionGPSampler, seeded=True, version="3"),
+    "BoTorchGP": ours(BoTorchGPSampler, seeded=True, version="2"),
 }
 # Ours with a model: dozens of ms an ask, and of these the slow ones: hundreds.
 OURS_MODELS: Final = frozenset(

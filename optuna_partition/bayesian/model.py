@@ -30,7 +30,7 @@ from linear_operator import to_linear_operator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_partition.surrogate.data import DOUBT, Data, Kind, Warp, bounded, warp_of
+from optuna_partition.surrogate.data import CEILING, DOUBT, Data, Kind, Warp, bounded, warp_of
 from optuna_partition.surrogate.prior import Prior
 
 # More points are thinned out (`Data.thinned`): the posterior costs their square, a fit their cube.
@@ -218,7 +218,7 @@ def _factored(covariance: Tensor) -> Tensor:
     raise FitError(f"the covariance of {len(covariance)} points has no Cholesky factor.")
 
 
-def fit(data: Data, *, noisy: bool = True) -> Surrogate:
+def fit(data: Data, *, noisy: bool = True, ceiling: float = CEILING) -> Surrogate:
     """The process with the hyperparameters of highest posterior density (MAP).
 
     A pure function of the data: it starts at the prior's mode and draws no random number.
@@ -228,11 +228,12 @@ def fit(data: Data, *, noisy: bool = True) -> Surrogate:
             learns its hyperparameters from `MAX_LEARNED` (`Data.thinned`).
         noisy: Whether evaluations of one point differ. Where `data` knows some variances, they
             count instead, and the median of the known ones stands for the others.
+        ceiling: Where values far above the median count as equal, as in `Warp`.
 
     Raises:
         FitError: If no process fits.
     """
-    warp = warp_of(bounded(data.values))
+    warp = warp_of(bounded(data.values), ceiling=ceiling)
     held = data.thinned(MAX_POINTS)
     learned = held.thinned(MAX_LEARNED)
     gp = _gp(learned, warp, noisy=noisy)

@@ -24,7 +24,7 @@ from optuna_partition.bayesian.model import FitError, fit
 from optuna_partition.core.box import Box
 from optuna_partition.core.claim import Status
 from optuna_partition.core.evaluations import Evaluation, Evaluations, Point
-from optuna_partition.surrogate.data import Data, FloatArray, variables_of
+from optuna_partition.surrogate.data import CEILING, HIGH_CEILING, Data, FloatArray, variables_of
 
 # Quasi-random points that are taken are skipped so often.
 _TRIES = 100
@@ -113,12 +113,17 @@ class BayesianRule:
 
     def _fit(self, box: Box, ended: Sequence[Evaluation]) -> Models:
         variables, rows = variables_of(box), np.array([e.point for e in ended])
-        fitted = functools.partial(fit, noisy=not self.deterministic)
         columns = _columns(ended)
+        fitted = functools.partial(fit, noisy=not self.deterministic, ceiling=HIGH_CEILING)
         # A standard error is that of the only objective.
         variances = np.array([e.variance for e in ended]) if len(columns) == 1 else np.empty(0)
+        # The ends of a front are poor in all objectives but one, and must be told apart there.
+        ceiling = CEILING if len(columns) == 1 else HIGH_CEILING
         return Models(
-            [fitted(Data(variables, rows, column, variances)) for column in columns],
+            [
+                fitted(Data(variables, rows, column, variances), ceiling=ceiling)
+                for column in columns
+            ],
             [fitted(Data(variables, rows, column)) for column in _constraint_columns(ended)],
         )
 

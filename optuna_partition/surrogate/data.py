@@ -24,8 +24,12 @@ _LARGEST = 1e150
 # Standard deviation, on the model's scale, of the worst value that stands for a failed trial: a
 # region of failures repels, and one crash among good values does not.
 DOUBT = 1.0
-# Where compression ends, in spreads above the knee: beyond, one failure looks like another.
-_CEILING = 8.0
+# Where compression ends, in compressed spreads above the knee. What lies far above the median is
+# bad in one way or another, and a cliff of losses next to the optimum must not be all that a model
+# sees.
+CEILING = 1.0
+# For values whose size matters there too: of constraints, and of objectives that trade off.
+HIGH_CEILING = 8.0
 
 
 class Kind(enum.Enum):
@@ -142,20 +146,22 @@ class Warp:
     """The increasing map from values to the scale of the model, and back.
 
     Up to the knee it is linear; above, a value `w` counts as `knee + s log(1 + (w - knee) / s)`,
-    up to `knee + 8 s`: what lies 3,000 s above the knee is as bad as it gets. The result is shifted
-    and scaled to mean 0 and standard deviation 1 of the data.
+    up to `knee + c s`: with c = 1 what lies 1.7 s above the knee is as bad as it gets. The result
+    is shifted and scaled to mean 0 and standard deviation 1 of the data.
 
     Args:
         knee: The median of the values.
         spread: Median minus minimum, s; 0 if nothing is compressed.
         mean: Mean of the compressed values.
         scale: Their standard deviation; 1 if they are all equal.
+        ceiling: Where it ends, c.
     """
 
     knee: float = 0.0
     spread: float = 0.0
     mean: float = 0.0
     scale: float = 1.0
+    ceiling: float = CEILING
 
     def __call__(self, values: FloatArray) -> FloatArray:
         """Values on the model's scale."""
@@ -164,7 +170,7 @@ class Warp:
     def _compressed(self, values: FloatArray) -> FloatArray:
         if self.spread == 0:
             return np.asarray(values, float)
-        logs = np.minimum(np.log1p(self._above(values)), _CEILING)
+        logs = np.minimum(np.log1p(self._above(values)), self.ceiling)
         return np.asarray(np.minimum(values, self.knee) + self.spread * logs)
 
     def _above(self, values: FloatArray) -> FloatArray:
@@ -181,7 +187,7 @@ class Warp:
         return np.asarray(np.minimum(compressed, self.knee) + above)
 
     def slope(self, values: FloatArray) -> FloatArray:
-        """Derivative at values: what a small error of a value becomes."""
+        """Derivative at values, above the ceiling too: what a small error of a value becomes."""
         if self.spread == 0:
             return np.full(np.shape(values), 1 / self.scale)
         return np.asarray(1 / (1 + self._above(values)) / self.scale)
@@ -208,7 +214,7 @@ def noise_of(values: FloatArray, variances: FloatArray) -> FloatArray:
     return np.where(np.isinf(values), sds**2, variances)
 
 
-def warp_of(values: FloatArray) -> Warp:
+def warp_of(values: FloatArray, *, ceiling: float = CEILING) -> Warp:
     """The map that suits finite values, (n,)."""
     if len(values) == 0:
         return Warp()
@@ -216,7 +222,7 @@ def warp_of(values: FloatArray) -> Warp:
     spread = knee - lowest
     if spread == 0 and highest > lowest:  # more than half of them are equal
         spread = float(values[values > lowest].min()) - lowest
-    warp = Warp(knee, spread)
+    warp = Warp(knee, spread, ceiling=ceiling)
     compressed = warp(values)
     mean, scale = float(compressed.mean()), float(compressed.std())
     # Equal values differ from their own mean by rounding.
