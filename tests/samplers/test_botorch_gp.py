@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import subprocess
@@ -108,9 +109,9 @@ def test_running_trials_are_taken_into_account() -> None:
     points = [
         np.array([np.log10(t.params["rate"]) / 4, np.log2(t.params["rank"]) / 5]) for t in running
     ]
-    apart = [np.abs(points[i] - points[j]).max() for i in range(3) for j in range(i)]
-    different = len({(t.params["warmup"], t.params["schedule"]) for t in running}) == 3
-    assert min(apart) > 0.01 or different
+    choices = [(t.params["warmup"], t.params["schedule"]) for t in running]
+    for i, j in itertools.combinations(range(3), 2):
+        assert choices[i] != choices[j] or np.abs(points[i] - points[j]).max() > 0.01
 
 
 def test_a_running_trial_of_another_client_is_seen(sqlite: str) -> None:
