@@ -87,7 +87,7 @@ def tokenize(
             token = tokenizer.convert_ids_to_tokens(int(ids.max()))
             raise DataError(
                 f"{place_of(record)}: it has the token {token!r}, which the tokenizer knows but "
-                f"the model does not embed; take it out of the text."
+                "the model does not embed; take it out of the text."
             )
         counted = np.concatenate(
             [
