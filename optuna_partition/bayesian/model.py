@@ -271,7 +271,7 @@ def _tensors(data: Data, warp: Warp) -> tuple[Tensor, Tensor, Tensor | None]:
     warped = torch.from_numpy(warp(values))
     if np.isnan(data.noise).all():
         return points, warped, None
-    known = data.noise * warp.slope(values) ** 2
+    known = warp.variances(values, data.noise)
     filled = np.where(np.isnan(known), np.nanmedian(known), known)
     return points, warped, torch.from_numpy(np.maximum(filled, _LEAST_NOISE))
 

@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 
 # Squares of larger values, and sums of a thousand of them, would overflow.
 _LARGEST = 1e150
+# On the model's scale; what is known so poorly says nothing.
+_LARGEST_SD = 1e6
 # Standard deviation, on the model's scale, of the worst value that stands for a failed trial: a
 # region of failures repels, and one crash among good values does not.
 DOUBT = 1.0
@@ -191,6 +193,13 @@ class Warp:
         if self.spread == 0:
             return np.full(np.shape(values), 1 / self.scale)
         return np.asarray(1 / (1 + self._above(values)) / self.scale)
+
+    def variances(self, values: FloatArray, variances: FloatArray) -> FloatArray:
+        """Variances (n,) of values (n,) on the model's scale; NaN stays."""
+        # The slope of very small values has no square that is a number.
+        with np.errstate(over="ignore"):
+            sds = np.minimum(np.sqrt(variances) * self.slope(values), _LARGEST_SD)
+        return np.asarray(sds**2)
 
 
 def bounded(values: FloatArray) -> FloatArray:

@@ -193,7 +193,7 @@ def fit(data: Data, prior: Prior | None = None, *, with_evidence: bool = False) 
 
 def _evidence(data: Data, prior: Prior, warp: Warp) -> Evidence:
     finite = bounded(data.values)
-    noise = data.noise * warp.slope(finite) ** 2
+    noise = warp.variances(finite, data.noise)
     return Evidence(data.variables, data.points, warp(finite), noise, prior)
 
 

@@ -108,6 +108,15 @@ def test_slope_is_that_of_differences() -> None:
     assert float(warp.inverse(np.array(1e9))) == math.inf
 
 
+def test_variances_are_finite_however_small_the_values_are() -> None:
+    values = np.array([0.0, 1e-159, 3.6e-159])
+    found = warp_of(values).variances(values, np.array([1e-320, 1e300, np.nan]))
+    assert np.isfinite(found[:2]).all()
+    assert np.isnan(found[2])
+    warp, plain = warp_of(np.arange(4.0)), np.arange(4.0)
+    np.testing.assert_allclose(warp.variances(plain, plain), plain * warp.slope(plain) ** 2)
+
+
 def test_thinning_keeps_the_best_the_nearest_and_the_latest() -> None:
     rng = np.random.default_rng(0)
     points, values = rng.random((200, 3)), rng.random(200)

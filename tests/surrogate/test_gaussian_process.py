@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from optuna_partition.surrogate import evidence, gaussian_process
@@ -281,6 +281,7 @@ def test_many_points_are_thinned_out() -> None:
     values=st.lists(st.floats(allow_nan=True, width=64), min_size=0, max_size=12),
     seed=st.integers(0, 5),
 )
+@example(values=[0.0, 3.6e-159], seed=0)
 def test_any_values_can_be_fitted(values: list[float], seed: int) -> None:
     points, _ = draw(MIXED, len(values), seed=seed)
     with warnings.catch_warnings():
