@@ -25,7 +25,7 @@ from objectives.models.lora import (
     make_norms_exact,
 )
 from objectives.models.merging import merged
-from objectives.models.rotary import records_of, set_rotary
+from objectives.models.rotary import set_rotary
 from objectives.models.text_part import ADAPTER_NAMES
 
 if TYPE_CHECKING:
@@ -176,11 +176,7 @@ class LitGPTAdapter(nn.Module):
         self, input_ids: torch.Tensor, mask: torch.Tensor, documents: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As `AdaptedModel.logits_at`."""
-        with (
-            head_sees_only(self.gpt.lm_head, mask),
-            attention_inside(self.gpt, documents),
-            records_of(self.gpt, documents),
-        ):
+        with head_sees_only(self.gpt.lm_head, mask), attention_inside(self.gpt, documents):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:

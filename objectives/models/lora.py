@@ -124,11 +124,7 @@ class LitGPTLora(nn.Module):
                 attention stays inside them. Rotary embeddings know differences of positions only,
                 so a record computes the same wherever in the row it stands.
         """
-        with (
-            head_sees_only(self.gpt.lm_head, mask),
-            attention_inside(self.gpt, documents),
-            records_of(self.gpt, documents),
-        ):
+        with head_sees_only(self.gpt.lm_head, mask), attention_inside(self.gpt, documents):
             return self.forward(input_ids)
 
     def trainable_parameters(self) -> int:
@@ -440,7 +436,8 @@ def attention_inside(gpt: Any, documents: torch.Tensor | None) -> Iterator[None]
 
     hooks = [block.register_forward_pre_hook(give) for block in gpt.transformer.h]
     try:
-        yield
+        with records_of(gpt, documents):
+            yield
     finally:
         for hook in hooks:
             hook.remove()

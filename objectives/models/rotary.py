@@ -59,15 +59,18 @@ def set_rotary(gpt: Any, hf_config: PreTrainedConfig, *, length: int, device: to
 
 
 @contextmanager
-def records_of(gpt: Any, documents: torch.Tensor | None) -> Iterator[None]:
+def records_of(gpt: Any, documents: torch.Tensor) -> Iterator[None]:
     """Within it, rows are as long as the longest of their packed records to LongRoPE.
 
     Args:
         gpt: A litgpt model.
-        documents: (rows, length), which record each position is of; None without packing.
+        documents: (rows, length), which record each position is of.
     """
-    if documents is not None:
-        gpt.longest_record = max(int(row.bincount().max()) for row in documents)
+    # Others need no count, which a GPU would have to be waited for.
+    if not hasattr(gpt, "long_cos"):
+        yield
+        return
+    gpt.longest_record = max(int(row.bincount().max()) for row in documents)
     try:
         yield
     finally:
