@@ -13,10 +13,12 @@ from litgpt.utils import save_config
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from objectives import FineTuneConfig, SearchSpace
 from objectives.data import DataError, Example, prompt_style, tokenize
 from objectives.models.architectures import litgpt_config
 from objectives.models.base import BaseModel, load_base_model
 from objectives.models.errors import ModelFormatError, ModelNotFoundError
+from objectives.resources import load_resources
 
 TEXT = "the place where people vote, having or covered with hair"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -337,6 +339,27 @@ def test_a_special_token_that_is_not_embedded_is_refused_in_texts_only(tiny_fold
     assert len(tokens("a picture")) == 1
     with pytest.raises(DataError, match=r"'Say': it has the token '<image>'.*does not embed"):
         tokens("a picture <image>")
+
+
+@pytest.mark.parametrize("backend", ["litgpt", "peft"])
+def test_such_a_token_in_the_training_data_is_refused(
+    tiny_folder: Path, tmp_path: Path, backend: Any
+) -> None:
+    add_token(tiny_folder, content="<image>")
+    records = [{"instruction": f"Say {k}", "output": "a picture <image>"} for k in range(4)]
+    (tmp_path / "train.json").write_text(json.dumps(records), encoding="utf-8")
+    records = [{"instruction": "Name it", "output": "a picture"}]
+    (tmp_path / "validation.json").write_text(json.dumps(records), encoding="utf-8")
+    config = FineTuneConfig(
+        model=str(tiny_folder),
+        backend=backend,
+        train_data=str(tmp_path / "train.json"),
+        validation_data=str(tmp_path / "validation.json"),
+        cache_dir=str(tmp_path / "cache"),
+        search_space=SearchSpace.preset("demo").override(rank=(2, 4)),
+    )
+    with pytest.raises(DataError, match=r"'Say 0': it has the token '<image>'"):
+        load_resources(config)
 
 
 def test_lora_keys_in_litgpts_configuration_are_refused(litgpt_folder: Path) -> None:
