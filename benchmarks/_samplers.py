@@ -112,7 +112,7 @@ OURS: Final[Mapping[str, Entry]] = {
     "BaMSOO": ours(BaMSOOSampler, version="3"),
     "BaMSOO, refine=False": ours(BaMSOOSampler, refine=False, version="2"),
     "IMGPO": ours(IMGPOSampler, version="2"),
-    "PartitionGP": ours(PartitionGPSampler, seeded=True, version="3"),
+    "PartitionGP": ours(PartitionGPSampler, seeded=True, version="4"),
     "BoTorchGP": ours(BoTorchGPSampler, seeded=True, version="2"),
 }
 # Ours with a model: dozens of ms an ask, and of these the slow ones: hundreds.

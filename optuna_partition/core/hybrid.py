@@ -1,14 +1,17 @@
 """The hybrid of partition and models: divisions, probes and proposals take turns.
 
 A rule divides cells: it explores, needs no model, and hands every worker a cell of its own. Between
-its divisions a trust region closes in on the best point, and a global model proposes points: three
-ways to err, and what one of them finds all others know.
+its divisions a trust region closes in on the best point, and global models propose points: several
+ways to err, and what one of them finds all others know. Divisions come first, as models have to
+learn from something.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,22 +26,54 @@ Proposer = Callable[[Box, list[Trial], int, tuple[int, int]], Iterable[tuple[flo
 """Points worth an evaluation, the best one first, of all trials that have a value or are under way;
 within the cell of side `3**-level` around the best point, and for a seed."""
 
-# The steps in turn: a division, a probe in the trust region, or the level of a proposal; 0 is the
-# whole box, and 1 stands in for a probe where there is none.
-_DIVISION, _PROBE = -1, -2
-_STEPS: Final = (0, _DIVISION, _PROBE, _DIVISION, 1, _DIVISION, _PROBE, _DIVISION)
+
+class _Step(enum.Enum):
+    """Where an evaluation comes from."""
+
+    DIVISION = enum.auto()
+    PROBE = enum.auto()
+    # Proposals: in the whole box, in the cell around the best point, and of the model that expects
+    # smooth functions.
+    BOX = enum.auto()
+    CELL = enum.auto()
+    SMOOTH = enum.auto()
+
+
+# The steps in turn, at first and after so many trials.
+_FIRST: Final = (
+    *(_Step.BOX, _Step.DIVISION, _Step.PROBE, _Step.DIVISION),
+    *(_Step.CELL, _Step.DIVISION, _Step.PROBE, _Step.DIVISION),
+)
+_LATER: Final = (
+    *(_Step.BOX, _Step.CELL, _Step.PROBE, _Step.DIVISION),
+    *(_Step.SMOOTH, _Step.CELL, _Step.PROBE, _Step.DIVISION),
+)
+_EXPLORED: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Proposers:
+    """Global models that differ in what they expect.
+
+    Args:
+        rough: Of functions that bend often; proposes in the whole box and around the best point.
+        smooth: Of functions that vary slowly; proposes in the whole box.
+    """
+
+    rough: Proposer
+    smooth: Proposer
 
 
 def hybrid(
-    tree: Tree, *, rule: Callable[[Tree], Claim | None], propose: Proposer, seed: int = 0
+    tree: Tree, *, rule: Callable[[Tree], Claim | None], models: Proposers, seed: int = 0
 ) -> Claim | None:
     """The next evaluation of a rule and models that take turns.
 
     Args:
         tree: The partition, grouped as the rule needs it.
         rule: Chooses the divisions.
-        propose: The global model.
-        seed: Moves the first points, and the model's search for the best proposal.
+        models: Propose points.
+        seed: Moves the first points, and the models' search for the best proposal.
 
     Returns:
         A claim, or None if no evaluation is left to hand out.
@@ -47,12 +82,15 @@ def hybrid(
     if owed is not None:
         return owed
     count = tree.count
-    step = _STEPS[count % len(_STEPS)]
-    if count == 0 or step == _DIVISION:
+    steps = _FIRST if count < _EXPLORED else _LATER
+    step = steps[count % len(steps)]
+    if count == 0 or step is _Step.DIVISION:
         return rule(tree)
-    if step == _PROBE:
-        return trust_region_probe(tree) or _proposal(tree, propose, 1, seed) or rule(tree)
-    return _proposal(tree, propose, step, seed) or rule(tree)
+    claim = trust_region_probe(tree) if step is _Step.PROBE else None
+    propose = models.smooth if step is _Step.SMOOTH else models.rough
+    # A proposal near the best point stands in for a probe where there is none.
+    level = 1 if step in (_Step.PROBE, _Step.CELL) else 0
+    return claim or _proposal(tree, propose, level, seed) or rule(tree)
 
 
 def _proposal(tree: Tree, propose: Proposer, level: int, seed: int) -> Claim | None:

@@ -9,25 +9,25 @@ from optuna.samplers import BaseSampler
 
 from optuna_partition.core.cell import length, longest_side, one_longest_side
 from optuna_partition.core.direct import direct
-from optuna_partition.core.hybrid import hybrid
+from optuna_partition.core.hybrid import Proposers, hybrid
 from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler, is_count
 from optuna_partition.samplers._space import SearchSpace
-from optuna_partition.surrogate.prior import short_prior
 from optuna_partition.surrogate.proposal import ProcessProposer
 
 
 @final
 class PartitionGPSampler(PartitionSampler):
-    """DIRECT, a trust region and a Gaussian process that take turns.
+    """DIRECT, a trust region and Gaussian processes that take turns.
 
-    Every second trial divides a cell of the partition: it explores whatever a model believes, and
-    crosses plateaus and cliffs on which a model misleads. Every fourth is a probe in a trust region
-    around the best point, as `DIRECTSampler` makes them: it follows valleys with few neighbors to
-    learn from. Every fourth goes where the process expects most improvement (log-EI), in the whole
-    space or in the cell around the best point. All learn from all trials. Any number of workers can
-    share a study, and no two of them evaluate the same parameters; trials under way count for the
-    process as their posterior means.
+    Of the first 24 trials every second divides a cell of the partition, later every fourth: that
+    explores whatever a model believes, and crosses plateaus and cliffs on which a model misleads.
+    Every fourth is a probe in a trust region around the best point, as `DIRECTSampler` makes them:
+    it follows valleys with few neighbors to learn from. The others go where a process expects most
+    improvement (log-EI), in the cell around the best point or in the whole space; there a process
+    with a prior of short lengthscales and one of long lengthscales take turns after those 24. All
+    learn from all trials. Any number of workers can share a study, and no two of them evaluate the
+    same parameters; trials under way count for a process as their posterior means.
 
     The first trial is the center of the space. Of more than 300 trials the process knows a choice:
     the best, the nearest to the best and the latest. An ask takes about 10 ms of CPU on average.
@@ -73,10 +73,11 @@ class PartitionGPSampler(PartitionSampler):
     ) -> None:
         if not is_count(seed):
             raise ValueError(f"seed is {seed!r}, expected an integer of 0 or more.")
-        propose = ProcessProposer(short_prior(noisy=not deterministic_objective))
+        noisy = not deterministic_objective
+        models = Proposers(ProcessProposer(noisy), ProcessProposer(noisy, smooth=True))
         rule = functools.partial(direct, size=length)
         super().__init__(
-            rule=functools.partial(hybrid, rule=rule, propose=propose, seed=seed),
+            rule=functools.partial(hybrid, rule=rule, models=models, seed=seed),
             geometry=TreeGeometry(one_longest_side, longest_side, max_retries),
             search_space=search_space,
             max_retries=max_retries,

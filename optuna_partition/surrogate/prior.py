@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -48,6 +49,6 @@ def short_prior(*, noisy: bool = False) -> Prior:
     return Prior()
 
 
-def long_prior(dimension: int) -> Prior:
-    """Functions that vary over the whole cube, with noise: median lengthscale `0.4 sqrt(d)`."""
-    return Prior(lengthscale=0.4 * math.sqrt(dimension), noise=1e-3, noise_sd=1.5, noise_floor=1e-5)
+def long_prior(dimension: int, *, noisy: bool = True) -> Prior:
+    """Functions that vary over the whole cube: median lengthscale `0.4 sqrt(d)`."""
+    return dataclasses.replace(short_prior(noisy=noisy), lengthscale=0.4 * math.sqrt(dimension))

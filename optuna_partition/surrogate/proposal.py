@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
@@ -23,7 +23,7 @@ from optuna_partition.surrogate.data import (
 )
 from optuna_partition.surrogate.gaussian_process import MAX_POINTS, fit
 from optuna_partition.surrogate.improvement import LogExpectedImprovement
-from optuna_partition.surrogate.prior import Prior, short_prior
+from optuna_partition.surrogate.prior import Prior, long_prior, short_prior
 
 # Candidates spread over the region, and as many near the best points known.
 _CANDIDATES, _NEAR = 200, 3
@@ -46,10 +46,13 @@ class ProcessProposer:
     worst value, with doubt; while nothing is feasible, violations count as values.
 
     Args:
-        prior: Of the hyperparameters.
+        noisy: Whether two evaluations of a point may differ.
+        smooth: Whether functions are expected to vary over the whole cube (`long_prior`) instead of
+            bending within a part of it (`short_prior`).
     """
 
-    prior: Prior = field(default_factory=short_prior)
+    noisy: bool = False
+    smooth: bool = False
 
     def __call__(
         self, box: Box, trials: list[Trial], level: int, seed: tuple[int, int]
@@ -70,7 +73,7 @@ class ProcessProposer:
         values, variances = _values(known)
         pending = np.array([trial.point for trial in trials if trial.status is Status.PENDING])
         data = Data(variables, points, values, noise_of(values, variances))
-        process = fit(data, self.prior).given(pending.reshape(-1, d))
+        process = fit(data, self._prior(d)).given(pending.reshape(-1, d))
         # The best of what the process knows; of thousands of others it would only cost time.
         known_to_it = data.thinned(MAX_POINTS)
         points = known_to_it.points
@@ -82,6 +85,9 @@ class ProcessProposer:
         region = _Region.around(box, variables, points[order[0]], level)
         starts = points[order[: 1 if level else _NEAR]]
         return _best_first(improvement, region, starts, np.random.default_rng(seed))
+
+    def _prior(self, d: int) -> Prior:
+        return long_prior(d, noisy=self.noisy) if self.smooth else short_prior(noisy=self.noisy)
 
 
 def _values(known: list[Trial]) -> tuple[FloatArray, FloatArray]:

@@ -13,10 +13,10 @@ from optuna_partition.core import cell as cells
 from optuna_partition.core.box import Box, FloatAxis
 from optuna_partition.core.claim import Claim, Record, Status, Trial
 from optuna_partition.core.direct import direct
-from optuna_partition.core.hybrid import hybrid
+from optuna_partition.core.hybrid import Proposer, Proposers, hybrid
 from optuna_partition.core.tree import Tree
 
-Asked = list[tuple[list[Trial], int, tuple[int, int]]]
+Asked = list[tuple[str, list[Trial], int, tuple[int, int]]]
 
 BOX = Box((FloatAxis("x", -2.0, 5.0), FloatAxis("y", 1.0, 4.0)))
 
@@ -27,12 +27,12 @@ def tree(methods: dict[str, Any]) -> Tree:
     return found
 
 
-def grow(tree: Tree, n: int, propose: Any, *, known: int | None = None) -> list[Claim]:
+def grow(tree: Tree, n: int, models: Proposers, *, known: int | None = None) -> list[Claim]:
     """Ask n times; from the trial number `known` on nothing has ended."""
     rule = functools.partial(direct, size=cells.length)
     claims = []
     for number in range(n):
-        claim = hybrid(tree, rule=rule, propose=propose, seed=0)
+        claim = hybrid(tree, rule=rule, models=models, seed=0)
         assert claim is not None
         x, y = (
             BOX.at(claim.probe.point).values()
@@ -46,28 +46,35 @@ def grow(tree: Tree, n: int, propose: Any, *, known: int | None = None) -> list[
     return claims
 
 
-def random_points(asked: Asked) -> Any:
-    def propose(
-        box: Box, trials: list[Trial], level: int, seed: tuple[int, int]
-    ) -> Iterator[tuple[float, ...]]:
-        asked.append((trials, level, seed))
-        rng = np.random.default_rng(seed)
-        while True:
-            yield tuple(rng.uniform(size=2).tolist())
+def random_points(asked: Asked) -> Proposers:
+    def model(name: str) -> Proposer:
+        def propose(
+            box: Box, trials: list[Trial], level: int, seed: tuple[int, int]
+        ) -> Iterator[tuple[float, ...]]:
+            asked.append((name, trials, level, seed))
+            rng = np.random.default_rng(seed)
+            while True:
+                yield tuple(rng.uniform(size=2).tolist())
 
-    return propose
+        return propose
+
+    return Proposers(model("rough"), model("smooth"))
 
 
 def test_divisions_probes_and_proposals_take_turns(tree: Tree) -> None:
     asked: Asked = []
-    claims = grow(tree, 40, random_points(asked))
+    claims = grow(tree, 64, random_points(asked))
     assert claims[0] == Claim(tree.root)
-    assert [claim.probe is None for claim in claims[1:]] == [True, False] * 19 + [True]
-    widths = [claim.probe.width for claim in claims if claim.probe is not None]
-    assert [width > 0 for width in widths[2:]] == [True, False] * 8 + [True]
-    # The first probe has too few neighbors, and the model stands in for it.
-    assert [level for _, level, _ in asked[:5]] == [1, 1, 0, 1, 0]
-    assert [seed for _, _, seed in asked[1:]] == [(0, n) for n in range(4, 40, 4)]
+    kinds = "".join(
+        "D" if claim.probe is None else "P" if claim.probe.width else "M" for claim in claims
+    )
+    # The first probe has too few neighbors, and a model stands in for it.
+    assert kinds == "DDMDMDPD" + 2 * "MDPDMDPD" + 5 * "MMPDMMPD"
+    assert [seed for *_, seed in asked] == [(0, n) for n, kind in enumerate(kinds) if kind == "M"]
+    asked_for = [(name, level) for name, _, level, _ in asked]
+    rough = [("rough", 1), ("rough", 1), ("rough", 0), ("rough", 1), ("rough", 0), ("rough", 1)]
+    later = [("rough", 0), ("rough", 1), ("smooth", 0), ("rough", 1)]
+    assert asked_for == rough + 5 * later
 
 
 def test_before_two_values_points_are_spread(tree: Tree) -> None:
@@ -81,7 +88,7 @@ def test_before_two_values_points_are_spread(tree: Tree) -> None:
 def test_the_model_sees_all_trials_and_the_rule_divides_what_it_saw(tree: Tree) -> None:
     asked: Asked = []
     claims = grow(tree, 29, random_points(asked), known=25)
-    trials, _, _ = asked[-1]
+    _, trials, _, _ = asked[-1]
     assert [trial.status for trial in trials] == [Status.KNOWN] * 25 + [Status.PENDING] * 3
     points = [
         claim.probe.point
@@ -98,7 +105,7 @@ def test_what_somebody_has_is_not_proposed_again(tree: Tree) -> None:
     ) -> list[tuple[float, ...]]:
         return [(0.25, 0.75), (0.5, 0.5), (0.25, 0.125 * (1 + seed[1] % 3))]
 
-    claims = grow(tree, 40, stubborn)
+    claims = grow(tree, 40, Proposers(stubborn, stubborn))
     probes = [claim.probe for claim in claims if claim.probe is not None]
     points = [probe.point for probe in probes if probe.width == 0]
     assert len(points) == len(set(points)) == 4
@@ -109,17 +116,17 @@ def test_a_failed_probe_is_made_once_more_and_then_counts_as_the_worst(tree: Tre
     asked: Asked = []
     grow(tree, 6, random_points(asked))
     rule = functools.partial(direct, size=cells.length)
-    claim = hybrid(tree, rule=rule, propose=random_points(asked), seed=0)
+    claim = hybrid(tree, rule=rule, models=random_points(asked), seed=0)
     assert claim is not None
     assert claim.probe is not None
     tree.record(6, Record(claim, Status.FAILED))
     assert len(tree.trials()) == 6
-    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) == claim
+    assert hybrid(tree, rule=rule, models=random_points(asked), seed=0) == claim
     tree.record(7, Record(claim, Status.PENDING))
-    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
+    assert hybrid(tree, rule=rule, models=random_points(asked), seed=0) != claim
     assert [trial.status for trial in tree.trials()][6:] == [Status.PENDING]
     tree.record(7, Record(claim, Status.FAILED))
-    assert hybrid(tree, rule=rule, propose=random_points(asked), seed=0) != claim
+    assert hybrid(tree, rule=rule, models=random_points(asked), seed=0) != claim
     assert [(t.status, t.rank[-1]) for t in tree.trials()][6:] == [(Status.KNOWN, np.inf)] * 2
 
 
