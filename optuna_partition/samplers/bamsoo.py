@@ -18,6 +18,7 @@ from optuna_partition.samplers._space import SearchSpace
 from optuna_partition.samplers.soo import DepthLimit, depth_limit
 from optuna_partition.surrogate.bounds import ProcessModel
 from optuna_partition.surrogate.prior import short_prior
+from optuna_partition.surrogate.threads import on_one_thread
 
 Formula = Callable[..., float]
 Beta = float | Literal["theory"]
@@ -90,7 +91,7 @@ class BaMSOOSampler(PartitionSampler):
         width, limit = width_of(beta, eta), depth_limit(h_max)
         rule = functools.partial(bamsoo, model=model, width=width, h_max=limit)
         super().__init__(
-            rule=functools.partial(refined, rule=rule) if refine else rule,
+            rule=on_one_thread(functools.partial(refined, rule=rule) if refine else rule),
             geometry=TreeGeometry(one_longest_side, depth, max_retries),
             search_space=search_space,
             max_retries=max_retries,

@@ -14,6 +14,7 @@ from optuna_partition.samplers._geometry import TreeGeometry
 from optuna_partition.samplers._partition import PartitionSampler, is_count
 from optuna_partition.samplers._space import SearchSpace
 from optuna_partition.surrogate.proposal import ProcessProposer
+from optuna_partition.surrogate.threads import on_one_thread
 
 
 @final
@@ -77,7 +78,7 @@ class PartitionGPSampler(PartitionSampler):
         models = Proposers(ProcessProposer(noisy), ProcessProposer(noisy, smooth=True))
         rule = functools.partial(direct, size=length)
         super().__init__(
-            rule=functools.partial(hybrid, rule=rule, models=models, seed=seed),
+            rule=on_one_thread(functools.partial(hybrid, rule=rule, models=models, seed=seed)),
             geometry=TreeGeometry(one_longest_side, longest_side, max_retries),
             search_space=search_space,
             max_retries=max_retries,

@@ -15,6 +15,7 @@ from optuna_partition.samplers._space import SearchSpace
 from optuna_partition.samplers.bamsoo import Beta, width_of
 from optuna_partition.surrogate.bounds import ProcessModel
 from optuna_partition.surrogate.prior import short_prior
+from optuna_partition.surrogate.threads import on_one_thread
 
 
 @final
@@ -70,7 +71,7 @@ class IMGPOSampler(PartitionSampler):
         model = ProcessModel(short_prior(noisy=not deterministic_objective))
         width = width_of(beta, eta, formula=theory)
         super().__init__(
-            rule=functools.partial(imgpo, model=model, width=width),
+            rule=on_one_thread(functools.partial(imgpo, model=model, width=width)),
             geometry=TreeGeometry(one_longest_side, depth, max_retries),
             search_space=search_space,
             max_retries=max_retries,
