@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import optuna
 import pytest
@@ -13,7 +14,7 @@ from optuna_partition.core.box import Box, FloatAxis
 from optuna_partition.core.cell import depth, one_longest_side
 from optuna_partition.core.claim import Claim
 from optuna_partition.core.tree import Tree
-from optuna_partition.surrogate import gaussian_process
+from optuna_partition.surrogate.evidence import Evidence
 from optuna_partition.surrogate.threads import on_one_thread
 
 
@@ -33,13 +34,12 @@ def test_a_fit_has_one_thread_and_the_process_as_many_as_before(
     sampler: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    evidence = gaussian_process.Evidence
 
-    def spied(*args: object) -> gaussian_process.Evidence:
+    def spied(*args: Any) -> Evidence:
         seen.extend(counts())
-        return evidence(*args)  # type: ignore[arg-type]
+        return Evidence(*args)
 
-    monkeypatch.setattr(gaussian_process, "Evidence", spied)
+    monkeypatch.setattr("optuna_partition.surrogate.gaussian_process.Evidence", spied)
     study = optuna.create_study(sampler=sampler())
     study.optimize(lambda trial: trial.suggest_float("x", -1.0, 3.0) ** 2, n_trials=12)
     assert set(seen) == {1}
