@@ -34,7 +34,7 @@ class BaMSOOSampler(PartitionSampler):
     without a seed. Any number of workers can share a study: trials under way count as their
     posterior means.
 
-    An ask takes 15 ms of CPU after 100 trials, and 60 ms after 1,000.
+    An ask takes 10 ms of CPU after 100 trials, and 20 ms after 1,000.
 
     The rule as published is `BaMSOOSampler(beta="theory", h_max="sqrt", refine=False)`.
 
