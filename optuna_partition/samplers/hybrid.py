@@ -31,7 +31,8 @@ class PartitionGPSampler(PartitionSampler):
     same parameters; trials under way count for a process as their posterior means.
 
     The first trial is the center of the space. Of more than 300 trials the process knows a choice:
-    the best, the nearest to the best and the latest. An ask takes 6 ms of CPU after 100 trials, and 12 ms after 1,000.
+    the best, the nearest to the best and the latest. An ask takes 6 ms of CPU after 100 trials, and
+    12 ms after 1,000.
 
     Args:
         seed: Moves the spread points and the candidates of the search for the most improvement. The
