@@ -34,6 +34,8 @@ _NEIGHBORS, _SWITCHES = 0.3, 0.5
 # From the best candidates that lie apart, the improvement is followed uphill.
 _CLIMBS, _APART, _ITERATIONS = 2, 0.05, 20
 _EXCHANGES = 3
+# Doubt of a violated constraint, in that of a failure.
+_VIOLATION_DOUBT = 0.25
 # Neighbors on a grid must be within the region though rounding errors say otherwise.
 _SLACK = 1.01
 
@@ -72,7 +74,10 @@ class ProcessProposer:
         points = np.array([trial.point for trial in known]).reshape(-1, d)
         values, variances = _values(known)
         pending = np.array([trial.point for trial in trials if trial.status is Status.PENDING])
-        data = Data(variables, points, values, noise_of(values, variances))
+        noise = noise_of(values, variances)
+        # A crash may be bad luck; that a constraint is violated is known, but not where it begins.
+        noise[[0 < trial.rank[0] < math.inf for trial in known]] *= _VIOLATION_DOUBT**2
+        data = Data(variables, points, values, noise)
         process = fit(data, self._prior(d)).given(pending.reshape(-1, d))
         # The best of what the process knows; of thousands of others it would only cost time.
         known_to_it = data.thinned(MAX_POINTS)

@@ -167,9 +167,7 @@ class TestConstraints:
         study.optimize(self.constrained, n_trials=60)
         assert -1.5 <= study.best_params["x"] <= 0.4
         feasible = [t for t in study.trials if t.params["x"] <= 0.4]
-        # A third of the box would be 21; what is tried around a best point on the border falls on
-        # both sides.
-        assert len(feasible) > 26
+        assert len(feasible) > 30  # a third of the box
 
     def test_the_smallest_violation_leads_while_nothing_is_feasible(self) -> None:
         def objective(trial: optuna.Trial) -> float:
