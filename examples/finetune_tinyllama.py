@@ -40,7 +40,7 @@ TINY: Final[dict[str, Any]] = {
 
 
 def main(
-    sampler: str = "soo",
+    sampler: str = "partition_gp",
     trials: int = 50,
     questions: int | None = None,
     workers: int = 1,
@@ -52,7 +52,7 @@ def main(
     """Tune TinyLlama-1.1B on Alpaca for HellaSwag.
 
     Args:
-        sampler: Name of the sampler: soo, direct, partition_gp, bamsoo, tpe, ...
+        sampler: Name of the sampler: partition_gp, direct, bamsoo, soo, tpe, ...
         trials: Trials in all.
         questions: HellaSwag questions that score a trial, the first ones; all by default.
         workers: Processes on this machine, one for each GPU.

@@ -43,7 +43,7 @@ class Settings:
         ranges: Other ranges by hyperparameter, [low, high], or one number to hold it fixed, as in
             --ranges '{"learning_rate": [1e-4, 1e-2], "dropout": 0}'.
         targets: Layers that get an adapter: query, key, value, projection, mlp, head.
-        sampler: How the hyperparameters are chosen: soo, direct, partition_gp, bamsoo, imgpo,
+        sampler: How the hyperparameters are chosen: partition_gp, direct, soo, bamsoo, imgpo,
             sequool, logo, stosoo, fda, botorch_gp; Optuna's tpe, gp, cmaes or random.
         sampler_settings: Arguments of the sampler's class.
         trials: Trials of the study in all, those of earlier runs and other workers included.
@@ -72,7 +72,7 @@ class Settings:
     search_space: str = "demo"
     ranges: dict[str, float | list[float]] = field(default_factory=dict)
     targets: list[str] = field(default_factory=lambda: ["query", "key", "value"])
-    sampler: str = "soo"
+    sampler: str = "partition_gp"
     sampler_settings: dict[str, Any] = field(default_factory=dict)
     trials: int = 10
     train_samples: int = 96

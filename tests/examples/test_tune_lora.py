@@ -55,7 +55,7 @@ def trials(output: Path) -> list[optuna.trial.FrozenTrial]:
     return study.trials
 
 
-@pytest.mark.parametrize("sampler", ["soo", "direct", "tpe"])
+@pytest.mark.parametrize("sampler", ["partition_gp", "soo", "direct", "tpe"])
 def test_a_run_leaves_adapter_report_and_study(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], sampler: str
 ) -> None:
