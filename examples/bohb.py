@@ -15,9 +15,8 @@ from typing import Any, Final
 from jsonargparse import auto_cli
 
 from objectives import FineTuneConfig
+from objectives.environment import spin_briefly
 from objectives.tuning import StudySettings
-from objectives.tuning.session import run
-from objectives.tuning.study import load_study
 
 ROOT: Final = Path(__file__).parents[1]
 DATA: Final = ROOT / "examples" / "data" / "wordnet"
@@ -46,6 +45,9 @@ def main(
         output: Folder for the study and the report.
         tiny: Tune a model of 68,000 parameters instead, in seconds.
     """
+    from objectives.tuning.session import run  # loads torch
+    from objectives.tuning.study import load_study
+
     config = FineTuneConfig(
         model="smollm2-135m",
         train_data=DATA / "train.json",
@@ -73,4 +75,5 @@ def main(
 
 
 if __name__ == "__main__":
+    spin_briefly()
     sys.exit(auto_cli(main))

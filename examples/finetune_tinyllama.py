@@ -19,8 +19,8 @@ from typing import Any, Final
 from jsonargparse import auto_cli
 
 from objectives import FineTuneConfig
+from objectives.environment import spin_briefly
 from objectives.tuning import StudySettings
-from objectives.tuning.session import run
 
 ROOT: Final = Path(__file__).parents[1]
 ASSETS: Final = ROOT / "tests" / "assets"
@@ -60,6 +60,8 @@ def main(
         output: Folder for the study, the best adapter and the report.
         tiny: Run the same code on a model of 68,000 parameters, without a network.
     """
+    from objectives.tuning.session import run  # loads torch
+
     config = FineTuneConfig(
         model="TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
         train_data="alpaca",
@@ -83,4 +85,5 @@ def main(
 
 
 if __name__ == "__main__":
+    spin_briefly()
     sys.exit(auto_cli(main))

@@ -16,8 +16,8 @@ from jsonargparse import ArgumentParser
 
 from objectives import FineTuneConfig
 from objectives.config import VALIDATION_LOSS
+from objectives.environment import spin_briefly
 from objectives.tuning import StudySettings
-from objectives.tuning.session import complain, run
 
 DATA: Final = Path(__file__).parent / "data" / "wordnet"
 
@@ -131,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line; None takes that of the process.
     """
     settings = parse(arguments)
+    from objectives.tuning.session import complain, run  # loads torch
+
     try:
         config, study = settings.config(), settings.study()
     except ValueError as error:
@@ -148,4 +150,5 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 
 if __name__ == "__main__":
+    spin_briefly()
     sys.exit(main())
