@@ -6,10 +6,10 @@ the synthetic functions work without it.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from objectives.config import FineTuneConfig
+from objectives.lazy import attribute
 from objectives.search_space import HARD_LIMITS, HyperParameters, SearchSpace
 
 if TYPE_CHECKING:
@@ -42,16 +42,4 @@ _LAZY: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(_LAZY[name])
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == __name__:
-            raise
-        raise ImportError(
-            f"{name} needs the package {package!r}; "
-            "install it with: pip install 'optuna-partition[llm]'"
-        ) from error
-    return getattr(module, name)
+    return attribute(__name__, name, _LAZY)

@@ -5,9 +5,9 @@ What runs a study is imported when it is first used, as it loads torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from objectives.lazy import attribute
 from objectives.tuning.named import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from objectives.tuning.settings import StudySettings
 
@@ -26,10 +26,10 @@ __all__ = [
     "tune",
 ]
 
-_LAZY: Final = frozenset({"Tuning", "open_tuning", "run_trials", "tune"})
+_LAZY: Final = dict.fromkeys(
+    ("Tuning", "open_tuning", "run_trials", "tune"), "objectives.tuning.study"
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("objectives.tuning.study"), name)
+    return attribute(__name__, name, _LAZY)

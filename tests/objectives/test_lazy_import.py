@@ -3,10 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import objectives
+import objectives.tuning
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -25,19 +27,25 @@ def test_the_package_alone_imports_no_framework() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-def test_a_missing_extra_is_named() -> None:
-    done = run("import sys; sys.modules['litgpt'] = None; from objectives import FineTuneObjective")
+@pytest.mark.parametrize(
+    ("package", "name", "needed"),
+    [("objectives", "FineTuneObjective", "litgpt"), ("objectives.tuning", "tune", "torch")],
+)
+def test_a_missing_extra_is_named(package: str, name: str, needed: str) -> None:
+    done = run(f"import sys; sys.modules[{needed!r}] = None; from {package} import {name}")
     assert done.returncode == 1
-    expected = "ImportError: FineTuneObjective needs the package 'litgpt'; install it with: "
+    expected = f"ImportError: {name} needs the package {needed!r}; install it with: "
     assert done.stderr.strip().endswith(expected + "pip install 'optuna-partition[llm]'")
 
 
-def test_unknown_names_are_attribute_errors() -> None:
+@pytest.mark.parametrize("package", [objectives, objectives.tuning])
+def test_unknown_names_are_attribute_errors(package: ModuleType) -> None:
     with pytest.raises(AttributeError, match="no attribute 'Oracle'"):
-        _ = objectives.Oracle
+        _ = package.Oracle
 
 
-def test_every_public_name_exists() -> None:
-    for name in objectives.__all__:
-        found = getattr(objectives, name)
+@pytest.mark.parametrize("package", [objectives, objectives.tuning])
+def test_every_public_name_exists(package: ModuleType) -> None:
+    for name in package.__all__:
+        found = getattr(package, name)
         assert getattr(found, "__name__", name) == name
