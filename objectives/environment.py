@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SPINS = "GOMP_SPINCOUNT"
-# A microsecond or so; 300,000 by default.
+# libgomp's default is 300,000.
 _FEW = "1000"
 
 
 def spin_briefly() -> None:
     """Let the threads of OpenMP sleep soon while they wait for each other.
 
-    They spin instead, for the time in which a thread of a machine that is busy gets no core, at
-    every step of a model: two runs on the same cores took ten times as long as one after the other.
-    For programs, before torch is loaded; a variable that the user has set stays.
+    By default they spin, and on a busy machine keep the cores from the thread that they wait for:
+    beside two other processes on two cores a trial took five times as long. For programs, before
+    torch is loaded; a variable that the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(_SPINS, _FEW)
